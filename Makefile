@@ -1,0 +1,40 @@
+# Everything sets itself up: `make run` and `make test` need only Python 3.11, pip and make.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help run test test-fast lint types floors check clean
+help:
+	@echo "make run    set up, meta-train briefly, simulate seven devices, print the comparison"
+	@echo "make test   set up, run every test          make test-fast   the fast tests only"
+	@echo "make check  ruff, mypy --strict, import rules"
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+run: $(STAMP)
+	$(BIN)/tinytrain simulate experiment=quickstart $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy --strict tinytrain_dist jobs
+
+floors: $(STAMP)
+	$(BIN)/lint-imports
+
+check: lint types floors
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Errors and exit codes, paths, hashing, seeds, strict YAML, logging, progress: known by every floor."""

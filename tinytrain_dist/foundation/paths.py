@@ -1,0 +1,74 @@
+"""Where things lie: resources of the project, names that are safe as file names, atomic writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from tinytrain_dist.foundation.errors import ConfigError, StorageError, TinyTrainError
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+
+
+def resource_folder(name: str) -> Path:
+    """Return the folder ``conf`` or ``device_profiles``: a checkout's own, else the installed copy."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package.parent / name, package / "_resources" / name):
+        if candidate.is_dir():
+            return candidate
+    raise StorageError(f"the folder {name!r} is missing from this installation; reinstall tinytrain-dist")
+
+
+def check_name(name: str, *, what: str, error: type[TinyTrainError] = ConfigError) -> str:
+    """Return ``name`` if it is safe as a file name (no separators, no leading dot), else raise."""
+    if not _SAFE_NAME.fullmatch(name) or ".." in name:
+        raise error(f"{what} {name!r}: only letters, digits and . _ + - are allowed, starting with a letter or digit")
+    return name
+
+
+def inside(folder: Path, name: str, *, what: str, error: type[TinyTrainError] = ConfigError) -> Path:
+    """Return ``folder/name`` and refuse a link that leads out of ``folder``."""
+    path = folder / check_name(name, what=what, error=error)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise error(f"{what} {name!r}: leads out of {folder}")
+    return path
+
+
+def local_path(location: str, *, what: str) -> Path:
+    """Return an absolute local path; URIs of other storage are refused by name."""
+    if "://" in location:
+        scheme, rest = location.split("://", 1)
+        if scheme != "file":
+            raise StorageError(f"{what} {location!r}: storage scheme {scheme!r} is unknown; allowed: a path or file://")
+        location = rest
+    return Path(location).expanduser().resolve()
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old or the new file, never half of one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        raise StorageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
