@@ -31,9 +31,10 @@ class Column:
 
 _TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _INTS = pa.list_(pa.int32())
-_NO_NETWORK = "method uses no network (raw_pixels)"
+_NO_NETWORK = "the method uses no network (raw_pixels), or the task failed"
 _NO_TRAIN = "the method trains nothing, or nothing was admitted"
 _FAILED = "the task failed"
+_NO_POWER = _NO_NETWORK + ", or the device's power is unknown"
 
 COLUMNS: tuple[Column, ...] = (
     # key
@@ -57,9 +58,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("plan_status", _TEXT, "", "ok, infeasible or not_applicable"),
     Column("plan_reason", _TEXT, "", "why nothing fits, with the missing bytes or MACs", "the plan is ok"),
     Column("plan_hash", _TEXT, "", "content hash of the update plan", _NO_TRAIN),
-    Column("plan_layers", _INTS, "", "indices of the layers whose weights are updated", _NO_NETWORK + " or " + _FAILED),
-    Column("plan_channels", _INTS, "channels", "updated channels of each of these layers", _NO_NETWORK + " or " + _FAILED),
-    Column("updated_weights", _INT, "weights", "updated convolution weights", _NO_NETWORK + " or " + _FAILED),
+    Column("plan_layers", _INTS, "", "indices of the layers whose weights are updated", _NO_NETWORK),
+    Column("plan_channels", _INTS, "channels", "updated channels of each of these layers", _NO_NETWORK),
+    Column("updated_weights", _INT, "weights", "updated convolution weights", _NO_NETWORK),
     Column("budget_memory_bytes", _INT, "bytes", "memory the plan may take", "the method has no budget"),
     Column("budget_backward_macs", _INT, "MACs", "backward MACs of one image the plan may take", "the method has no budget"),
     # outcome
@@ -101,18 +102,18 @@ COLUMNS: tuple[Column, ...] = (
     Column("latency_ms", _FLOAT, "ms", "sum of the four phases", _NO_NETWORK),
     Column("latency_low_ms", _FLOAT, "ms", "lower end of the interval", _NO_NETWORK),
     Column("latency_high_ms", _FLOAT, "ms", "upper end of the interval", _NO_NETWORK),
-    Column("load_mj", _FLOAT, "mJ", "energy of loading", _NO_NETWORK + ", or the device's power is unknown"),
-    Column("selection_mj", _FLOAT, "mJ", "energy of selection", _NO_NETWORK + ", or the device's power is unknown"),
-    Column("training_mj", _FLOAT, "mJ", "energy of training", _NO_NETWORK + ", or the device's power is unknown"),
-    Column("swap_mj", _FLOAT, "mJ", "energy of swapping", _NO_NETWORK + ", or the device's power is unknown"),
-    Column("energy_mj", _FLOAT, "mJ", "sum of the four phases", _NO_NETWORK + ", or the device's power is unknown"),
-    Column("energy_low_mj", _FLOAT, "mJ", "lower end of the interval", _NO_NETWORK + ", or the device's power is unknown"),
-    Column("energy_high_mj", _FLOAT, "mJ", "upper end of the interval", _NO_NETWORK + ", or the device's power is unknown"),
+    Column("load_mj", _FLOAT, "mJ", "energy of loading", _NO_POWER),
+    Column("selection_mj", _FLOAT, "mJ", "energy of selection", _NO_POWER),
+    Column("training_mj", _FLOAT, "mJ", "energy of training", _NO_POWER),
+    Column("swap_mj", _FLOAT, "mJ", "energy of swapping", _NO_POWER),
+    Column("energy_mj", _FLOAT, "mJ", "sum of the four phases", _NO_POWER),
+    Column("energy_low_mj", _FLOAT, "mJ", "lower end of the interval", _NO_POWER),
+    Column("energy_high_mj", _FLOAT, "mJ", "upper end of the interval", _NO_POWER),
     # verdict
-    Column("fits", _BOOL, "", "RAM and flash both suffice without swapping; true for raw_pixels"),
+    Column("fits", _BOOL, "", "RAM and flash both suffice without swapping; true for raw_pixels", _FAILED),
     Column("ram_margin_bytes", _INT, "bytes", "RAM left (negative: missing)", _NO_NETWORK),
     Column("flash_margin_bytes", _INT, "bytes", "flash left (negative: missing)", _NO_NETWORK + ", or the device's flash is unknown"),
-    Column("standing", _TEXT, "", "estimate, anchored, fitted or calibrated: how far the time and energy can be trusted"),
+    Column("standing", _TEXT, "", "estimate, anchored, fitted or calibrated: how far time and energy can be trusted", _NO_NETWORK),
     # provenance
     Column("seed", _INT, "", "seed of the task's own random draws"),
     Column("attempt", _INT, "", "which attempt at its unit produced the row, from 1"),
