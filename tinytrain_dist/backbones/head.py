@@ -1,0 +1,43 @@
+"""The prototype head: class means and scaled cosine logits.
+
+Source: ProtoNet (Snell et al., NeurIPS 2017) with the cosine metric of PMF (Hu et al., CVPR 2022).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SCALE_DEFAULT = 10.0
+
+
+def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
+    """Return the mean feature of each class.
+
+    Parameters
+    ----------
+    features
+        Shape [S, F].
+    labels
+        Shape [S], int64 in 0..way-1; every class occurs.
+    way
+        Number of classes.
+
+    Returns
+    -------
+    Tensor
+        Shape [way, F].
+    """
+    one_hot = functional.one_hot(labels, way).to(features.dtype)  # [S, way]
+    return one_hot.T @ features / one_hot.sum(0)[:, None]
+
+
+def cosine_logits(features: Tensor, prototypes: Tensor, scale: Tensor | float = SCALE_DEFAULT) -> Tensor:
+    """Return ``scale * cos(feature, prototype)``; shapes [Q, F], [way, F] -> [Q, way]."""
+    return scale * functional.normalize(features, dim=1) @ functional.normalize(prototypes, dim=1).T
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of rows whose largest logit stands at the label."""
+    return float((logits.argmax(1) == labels).to(torch.float64).mean())
