@@ -1,0 +1,1 @@
+"""One target task on one checkpoint: Fisher information, selection, methods, fine-tuning."""

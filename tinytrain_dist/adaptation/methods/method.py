@@ -1,0 +1,105 @@
+"""What a method is: a decision per device (which plan), and an outcome per distinct plan."""
+
+from __future__ import annotations
+
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tinytrain_dist.adaptation.fine_tuning import Adaptation, fine_tune
+from tinytrain_dist.adaptation.fisher import FisherInformation
+from tinytrain_dist.adaptation.selection import Decision
+from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
+from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.foundation.registry import Registry
+from tinytrain_dist.graphs.budget import Budget
+from tinytrain_dist.graphs.layer_graph import LayerGraph
+from tinytrain_dist.graphs.update_plan import UpdatePlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanQuestion:
+    """What a method may look at when it decides for one device.
+
+    Attributes
+    ----------
+    fisher
+        Fisher information of the task; measured at the first call, then shared by every device.
+    weight_norm
+        L2 norm of a layer's weights.
+    budget, memory_of
+        The device's budget, and the bytes a plan takes by the rule that budget is stated in.
+    """
+
+    graph: LayerGraph
+    task_id: str
+    settings: SelectionSettings
+    budget: Budget
+    memory_of: Callable[[UpdatePlan], int]
+    fisher: Callable[[], FisherInformation]
+    weight_norm: Callable[[int], float]
+
+
+class Method(ABC):
+    """One adaptation method.
+
+    Attributes
+    ----------
+    name, citation
+        Name used everywhere, and where the method comes from.
+    uses_network
+        False for baselines that run no network and cost no device anything.
+    has_budget
+        True where the plan depends on the device's budget.
+    measures_fisher
+        True where the device pays for a Fisher pass.
+    is_full
+        True where memory is counted by FullTrain's formula.
+    """
+
+    name: ClassVar[str]
+    citation: ClassVar[str]
+    uses_network: ClassVar[bool] = True
+    has_budget: ClassVar[bool] = False
+    measures_fisher: ClassVar[bool] = False
+    is_full: ClassVar[bool] = False
+    tuner: ClassVar[str] = "fine_tune"
+    """Methods with the same tuner and the same plan have the same outcome: it is computed once."""
+
+    @abstractmethod
+    def decide(self, question: PlanQuestion) -> Decision:
+        """Return which weights are updated on one device."""
+
+    def adapt(self, task: TargetTask, plan: UpdatePlan) -> Adaptation:
+        """Return the outcome of ``plan`` on ``task``."""
+        return fine_tune(task, plan)
+
+    def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
+        """Return the settings this method's outcome depends on, a name to a value."""
+        return {"scale": finetune.scale, **training_settings(finetune)}
+
+
+def training_settings(finetune: FineTuneSettings) -> dict[str, object]:
+    """Return the fine-tuning settings that change an outcome."""
+    settings: dict[str, object] = {
+        "optimizer": finetune.optimizer,
+        "learning_rate": finetune.learning_rate,
+        "iterations": finetune.iterations,
+        "augment": finetune.augment,
+    }
+    return settings | ({"momentum": finetune.momentum} if finetune.optimizer == "sgd" else {})
+
+
+def _modules() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name != "method"]
+
+
+METHODS: Registry[Method] = Registry(
+    "method",
+    package="tinytrain_dist.adaptation.methods",
+    modules=_modules,
+    entry_point_group="tinytrain_dist.methods",
+)
