@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from tinytrain_dist.foundation.errors import PlanError
+from tinytrain_dist.foundation.errors import ConfigError, PlanError
 from tinytrain_dist.foundation.hashing import content_hash
 
 Role = Literal["stem", "expand", "depthwise", "project", "mix"]
@@ -144,8 +144,8 @@ class LayerGraph:
 
 
 def check_resolution(resolution: int) -> int:
-    """Return ``resolution`` (pixels) if it is one a backbone can take, else raise ``PlanError``."""
+    """Return ``resolution`` (pixels) if it is one a backbone can take, else raise ``ConfigError``."""
     low, high = RESOLUTION_RANGE
     if not low <= resolution <= high:
-        raise PlanError(f"resolution {resolution}: allowed {low} to {high} pixels")
+        raise ConfigError(f"resolution {resolution}: allowed {low} to {high} pixels")
     return resolution
