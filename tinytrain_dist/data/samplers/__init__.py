@@ -1,0 +1,1 @@
+"""Episode samplers: how many classes, and how many support and query images of each."""

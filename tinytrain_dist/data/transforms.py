@@ -1,0 +1,122 @@
+"""Images as tensors: scaling to the network's input range, and the augmentation of fine-tuning and meta-training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PROBABILITY = 0.9
+FLIP_PROBABILITY = 0.5
+BRIGHTNESS = 0.5
+"""Largest shift, in the network's input range [-1, 1]: the original acts on the network's input too."""
+SATURATION = (0.0, 2.0)
+CONTRAST = (0.5, 1.5)
+TRANSLATION = 0.125
+FILL = 0.5
+"""Pixels moved in from outside: the middle of [0, 1], which is the network's zero."""
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Scale uint8 pixels of any shape to float32 in [0, 1]."""
+    assert images.dtype == torch.uint8, f"pixels are uint8, found {images.dtype}"
+    return images.to(torch.float32) / 255.0
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Return the network's input, float32 in [-1, 1]: pixel / 127.5 - 1 of uint8, 2 x - 1 of floats in [0, 1]."""
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32) / 127.5 - 1.0
+    return images * 2.0 - 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Augmentation:
+    """The random numbers of n images; image i's result depends on row i alone.
+
+    Parameters
+    ----------
+    applied, flipped
+        bool [n]; one coin per image decides whether it is changed at all.
+    brightness, saturation, contrast
+        float32 [n]; an offset in [0, 1] units, and two factors.
+    shift
+        int64 [n, 2], rows and columns moved down and right.
+    """
+
+    applied: Tensor
+    flipped: Tensor
+    brightness: Tensor
+    saturation: Tensor
+    contrast: Tensor
+    shift: Tensor
+
+    def __getitem__(self, images: slice) -> Augmentation:
+        """Return the draws of a slice of the images (a micro-batch)."""
+        return Augmentation(**{name: value[images] for name, value in vars(self).items()})
+
+
+def draw_augmentation(num_images: int, *, height: int, width: int, generator: torch.Generator) -> Augmentation:
+    """Draw all random numbers for ``num_images`` at once, on the generator's device, image by image."""
+    u = torch.rand(num_images, 7, generator=generator, device=generator.device)
+    limits = torch.tensor([int(height * TRANSLATION + 0.5), int(width * TRANSLATION + 0.5)], device=u.device)
+    return Augmentation(
+        applied=u[:, 0] < PROBABILITY,
+        flipped=u[:, 1] < FLIP_PROBABILITY,
+        # half: the range [-1, 1] is twice as long as [0, 1]
+        brightness=(2.0 * u[:, 2] - 1.0) * (BRIGHTNESS / 2.0),
+        saturation=SATURATION[0] + u[:, 3] * (SATURATION[1] - SATURATION[0]),
+        contrast=CONTRAST[0] + u[:, 4] * (CONTRAST[1] - CONTRAST[0]),
+        shift=(u[:, 5:7] * (2 * limits + 1)).long() - limits,
+    )
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Augment float images [n, 3, h, w] in [0, 1]; same shape, values may leave [0, 1] as in the original.
+
+    With probability 0.9 per image: horizontal flip (half of them), brightness +-0.5 of the network's input range,
+    saturation x U[0, 2), contrast x U[0.5, 1.5), translation by up to 12.5 % of each side. Deterministic given the
+    generator; draw from a CPU generator for the same numbers on any device.
+    Source: Hu et al., "Pushing the Limits of Simple Pipelines for Few-Shot Learning", CVPR 2022 (after DiffAugment).
+    There one coin decides for the whole batch; here each image has its own, so that an image's result does not depend
+    on how a task is cut into batches.
+    """
+    num_images, _, height, width = images.shape
+    return apply_augmentation(
+        images, draws=draw_augmentation(num_images, height=height, width=width, generator=generator)
+    )
+
+
+def apply_augmentation(images: Tensor, *, draws: Augmentation) -> Tensor:
+    """Apply given draws to float images [n, 3, h, w] in [0, 1]."""
+    assert images.is_floating_point(), f"augmentation works on floats in [0, 1], found {images.dtype}; use to_float"
+    coloured = _colour(images, draws)
+    moved = _move(coloured, draws)
+    applied = draws.applied.to(images.device)[:, None, None, None]
+    return torch.where(applied, moved, images)
+
+
+def _colour(images: Tensor, draws: Augmentation) -> Tensor:
+    brightness, saturation, contrast = (
+        value.to(images)[:, None, None, None] for value in (draws.brightness, draws.saturation, draws.contrast)
+    )
+    bright = images + brightness
+    grey = bright.mean(dim=1, keepdim=True)
+    saturated = torch.lerp(grey, bright, saturation)
+    middle = saturated.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(middle, saturated, contrast)
+
+
+def _move(images: Tensor, draws: Augmentation) -> Tensor:
+    """Flip and translate by one gather: output pixel (y, x) takes (y - dy, x - dx), mirrored where flipped."""
+    num_images, channels, height, width = images.shape
+    shift, flipped = draws.shift.to(images.device), draws.flipped.to(images.device)
+    rows = torch.arange(height, device=images.device) - shift[:, :1]  # [n, h]
+    columns = torch.arange(width, device=images.device) - shift[:, 1:]  # [n, w]
+    outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
+    columns = torch.where(flipped[:, None], width - 1 - columns, columns).clamp(0, width - 1)
+    flat = rows.clamp(0, height - 1)[:, :, None] * width + columns[:, None, :]  # [n, h, w]
+    index = flat.view(num_images, 1, -1).expand(-1, channels, -1)
+    moved = images.reshape(num_images, channels, -1).gather(2, index).view_as(images)
+    return moved.masked_fill(outside[:, None], FILL)
