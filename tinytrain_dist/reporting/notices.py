@@ -1,0 +1,37 @@
+"""What a reader must know before trusting the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinytrain_dist.reporting.comparison import ComparisonRow
+from tinytrain_dist.reporting.views import BASELINE
+
+
+def numerics_notice(rows: Sequence[ComparisonRow]) -> str | None:
+    """Return a notice naming the devices that are priced in another arithmetic than the accuracy's."""
+    apart = [row for row in rows if row.numerics_differ]
+    if not apart:
+        return None
+    devices = ", ".join(sorted({row.device for row in apart if row.device})) or "some of the devices"
+    accuracy = "+".join(sorted({row.accuracy_numerics for row in apart}))
+    price = "+".join(sorted({row.price_numerics for row in apart}))
+    return (
+        f"NOTE: accuracy is computed in {accuracy}, time, energy and memory are priced in {price} on {devices}: "
+        f"accuracy there may differ."
+    )
+
+
+def notices(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Return every notice that applies to these rows."""
+    found = [numerics_notice(rows)]
+    if any(row.standing == "estimate" for row in rows):
+        found.append("NOTE: 'estimate' means no measurement of the device stands behind its time and energy.")
+    if not any(row.method == BASELINE for row in rows):
+        found.append("NOTE: the run has no rows of 'none', so no gain can be stated.")
+    failed = sum(row.num_failed for row in rows)
+    if failed:
+        found.append(
+            f"NOTE: {failed} of {sum(row.num_rows for row in rows)} rows failed and are left out of all means."
+        )
+    return [text for text in found if text]
