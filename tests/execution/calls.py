@@ -1,0 +1,76 @@
+"""Calls and workers that the tests send to other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def double(value: int) -> int:
+    return 2 * value
+
+
+def raise_value_error(text: str) -> None:
+    raise ValueError(text)
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def unpicklable() -> object:
+    return (item for item in ())
+
+
+def add_up(array: np.ndarray, scale: float) -> tuple[float, bool, str]:
+    return float(array.sum() * scale), bool(array.flags.writeable), str(array.dtype)
+
+
+def threads() -> tuple[str | None, int]:
+    import torch
+
+    return os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
+
+
+class Adder:
+    """A worker with state that no result may depend on."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self.offset = offset
+        self.calls = 0
+
+    def add(self, array: np.ndarray, slot: int) -> tuple[int, float]:
+        self.calls += 1
+        return slot, float(array.sum()) + self.offset + slot
+
+    def add_or_die_once(self, folder: str, slot: int) -> int:
+        """Slot 3 kills its worker the first time it is tried."""
+        marker = Path(folder) / "died"
+        if slot == 3 and not marker.exists():
+            marker.touch()
+            kill_self()
+        return slot + self.offset
+
+    def always_die(self, slot: int) -> int:
+        if slot == 1:
+            kill_self()
+        return slot
+
+    def refuse(self, slot: int) -> int:
+        raise KeyError(slot)
+
+
+def dying_factory() -> Adder:
+    sys.stdout.flush()
+    kill_self()
+    return Adder()

@@ -1,0 +1,171 @@
+"""The Ray executor and worker group over one embedded cluster: same outcomes as serial, and faults."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import calls
+import numpy as np
+import pytest
+
+from tinytrain_dist.execution.executor import Executor, Outcome
+from tinytrain_dist.execution.settings import ExecutorSettings, cluster, open_executor, open_worker_group
+from tinytrain_dist.foundation.errors import ClusterError, ConfigError, TooManyFailuresError
+
+pytestmark = pytest.mark.slow
+TWO = ExecutorSettings(kind="ray", num_workers=2)
+SERIAL = ExecutorSettings(kind="serial")
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[None]:
+    with cluster(TWO):
+        import ray  # only now: Ray reads its environment when it is first imported
+
+        ray.cloudpickle.register_pickle_by_value(calls)  # the folder of the tests is not on the workers' path
+        yield
+
+
+@pytest.fixture
+def executor(connection: None) -> Iterator[Executor]:
+    with open_executor(TWO) as executor:
+        yield executor
+
+
+def outcomes(executor: Executor) -> list[Outcome]:
+    found = []
+    while (outcome := executor.next_outcome(timeout_s=60)) is not None:
+        found.append(outcome)
+    return sorted(found, key=lambda outcome: outcome.ticket)
+
+
+def mixed_calls(executor: Executor) -> list[Outcome]:
+    array = executor.share(np.arange(1000, dtype=np.float32))
+    for value in range(6):
+        executor.submit(calls.double, value)
+    executor.submit(calls.add_up, array, 0.5)
+    executor.submit(calls.raise_value_error, "bad")
+    return outcomes(executor)
+
+
+def test_serial_and_ray_give_the_same_outcomes(executor: Executor) -> None:
+    with open_executor(SERIAL) as serial:
+        assert mixed_calls(executor) == mixed_calls(serial)
+    assert executor.num_workers == 2 and executor.num_in_flight == 0
+
+
+def test_a_killed_worker_is_a_crash_and_others_go_on(executor: Executor) -> None:
+    executor.submit(calls.kill_self)
+    for value in range(4):
+        executor.submit(calls.double, value)
+    first, *rest = outcomes(executor)
+    assert first.failure is not None and first.failure.kind == "crashed"
+    assert [outcome.value for outcome in rest] == [0, 2, 4, 6]
+
+
+def test_deadline_counts_from_the_start_of_the_call(executor: Executor) -> None:
+    for _ in range(4):  # two rounds on two CPUs: queueing must not count
+        executor.submit(calls.sleep, 0.8, deadline_s=1.3)
+    executor.submit(calls.sleep, 600.0, deadline_s=1.0)
+    start = time.monotonic()
+    *short, long = outcomes(executor)
+    assert [outcome.value for outcome in short] == [0.8] * 4
+    assert long.failure is not None and long.failure.kind == "timeout"
+    assert time.monotonic() - start < 30
+
+
+def test_timeout_of_next_outcome_leaves_the_call_in_flight(executor: Executor) -> None:
+    executor.submit(calls.sleep, 1.0)
+    assert executor.next_outcome(timeout_s=0.05) is None
+    assert executor.num_in_flight == 1
+    assert outcomes(executor)[0].value == 1.0
+
+
+def test_a_result_that_cannot_travel_is_an_error(executor: Executor) -> None:
+    executor.submit(calls.unpicklable)
+    failure = outcomes(executor)[0].failure
+    assert failure is not None and failure.kind == "error" and "pickle" in failure.message
+
+
+def test_workers_have_one_thread(executor: Executor) -> None:
+    executor.submit(calls.threads)
+    assert outcomes(executor)[0].value == ("1", 1)
+
+
+def test_group_equals_serial_and_survives_a_killed_actor(connection: None, tmp_path: Path) -> None:
+    with open_worker_group(TWO, calls.Adder, 5, slots_per_call=2) as group:
+        with open_worker_group(SERIAL, calls.Adder, 5) as serial:
+            shared, slots = [np.ones(7)], list(range(9))
+            assert group.run_round("add", shared, slots) == serial.run_round("add", shared, slots)
+        assert group.run_round("add_or_die_once", [str(tmp_path)], list(range(8))) == [5 + s for s in range(8)]
+        assert (tmp_path / "died").exists()
+        assert group.run_round("add", shared, [1]) == [(1, 13.0)]
+
+
+def test_a_slot_that_always_kills_is_named_and_not_endless(connection: None) -> None:
+    with (
+        open_worker_group(TWO, calls.Adder) as group,
+        pytest.raises(TooManyFailuresError, match="slot 1: its worker died 3 times"),
+    ):
+        group.run_round("always_die", [], [0, 1, 2, 3])
+
+
+def test_a_factory_that_dies_is_not_endless(connection: None) -> None:
+    with (
+        open_worker_group(ExecutorSettings(num_workers=1), calls.dying_factory) as group,
+        pytest.raises(TooManyFailuresError, match="died while starting"),
+    ):
+        group.run_round("add", [], [1])
+
+
+def test_the_exception_of_a_worker_arrives_as_it_was(connection: None) -> None:
+    with open_worker_group(TWO, calls.Adder) as group, pytest.raises(KeyError):
+        group.run_round("refuse", [], [1, 2])
+
+
+def test_nested_cluster_joins_and_does_not_end_the_connection(connection: None, executor: Executor) -> None:
+    with cluster(TWO):
+        pass
+    executor.submit(calls.double, 1)
+    assert outcomes(executor)[0].value == 2
+
+
+def _message(address: str) -> tuple[str, float]:
+    """Connect in a fresh process, since this one has a connection; returns (error text, seconds)."""
+    program = (
+        "import sys, time\n"
+        "from tinytrain_dist.execution.ray_session import connect\n"
+        "start = time.monotonic()\n"
+        "try:\n"
+        "    with connect(address=sys.argv[1]): pass\n"
+        "except ValueError as error:\n"
+        "    print(type(error).__name__, error, time.monotonic() - start, sep='|')\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, address], capture_output=True, text=True, timeout=100, env=environment
+    )
+    kind, text, seconds = done.stdout.strip().split("|")
+    return f"{kind}: {text}", float(seconds)
+
+
+def test_an_address_where_nothing_answers_fails_within_15_s() -> None:
+    text, seconds = _message("127.0.0.1:1")
+    assert text.startswith(ClusterError.__name__) and "127.0.0.1:1" in text and seconds < 15
+
+
+def test_a_listener_that_is_no_ray_head_fails_within_15_s() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        text, seconds = _message(f"127.0.0.1:{server.getsockname()[1]}")
+    assert text.startswith(ClusterError.__name__) and seconds < 15
+
+
+def test_a_dashboard_address_is_refused_by_name() -> None:
+    text, _ = _message("http://127.0.0.1:8265")
+    assert text.startswith(ConfigError.__name__) and "ray job submit" in text
