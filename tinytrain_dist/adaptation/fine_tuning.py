@@ -78,7 +78,7 @@ def _step_loss(task: TargetTask, layers: TrainableLayers, cut: int, iteration: i
     with torch.no_grad():
         pseudo = task.network.run(LayerState(task.pseudo_query("finetune", iteration)), stop=cut)
     both = task.network.run(join(task.support_state(cut), pseudo), start=cut, replaced=layers.folded())
-    support, query = pool(both).split([len(task.support_labels)] * 2)
+    support, query = torch.tensor_split(pool(both), 2)
     return task.loss(support, query)
 
 

@@ -59,7 +59,7 @@ def fisher_information(task: TargetTask, inspected: Sequence[int]) -> FisherInfo
     with torch.no_grad():
         pseudo = task.network.run(LayerState(task.pseudo_query("fisher", 0)), stop=first)
     state = task.network.run(join(task.support_state(first), pseudo), start=first, taps=tap)
-    support, query = pool(state).split([len(task.support_labels)] * 2)
+    support, query = torch.tensor_split(pool(state), 2)
     task.loss(support, query).backward()  # type: ignore[no-untyped-call]
     return FisherInformation({index: _delta(activation) for index, activation in kept.items()})
 

@@ -17,7 +17,7 @@ from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.head import accuracy, class_means, cosine_logits
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.data.episodes import Episode
-from tinytrain_dist.data.transforms import augment, to_network_input, to_unit_interval
+from tinytrain_dist.data.transforms import augment, to_float, to_unit
 from tinytrain_dist.foundation.seeding import seed_of
 
 
@@ -50,13 +50,13 @@ class TargetTask:
     @cached_property
     def support_unit(self) -> Tensor:
         """Support images in [0, 1], the form augmentation works on, ``[S, 3, R, R]``."""
-        return to_unit_interval(torch.from_numpy(self.episode.support_images)).to(self.network.dtype)
+        return to_float(torch.from_numpy(self.episode.support_images)).to(self.network.dtype)
 
     @cached_property
     def query_input(self) -> Tensor:
         """Query images as network input, ``[Q, 3, R, R]`` in [-1, 1]."""
-        unit = to_unit_interval(torch.from_numpy(self.episode.query_images))
-        return _channels_last(to_network_input(unit).to(self.network.dtype))
+        unit = to_float(torch.from_numpy(self.episode.query_images))
+        return _channels_last(to_unit(unit).to(self.network.dtype))
 
     def pseudo_query(self, purpose: str, iteration: int) -> Tensor:
         """Return the augmented copy of the support set for one iteration, as network input."""
@@ -64,11 +64,11 @@ class TargetTask:
         if self.settings.augment:
             generator = torch.Generator().manual_seed(seed_of(self.task_id, purpose, iteration))
             images = augment(images, generator)
-        return _channels_last(to_network_input(images))
+        return _channels_last(to_unit(images))
 
     def support_state(self, cut: int) -> LayerState:
-        """Return what layer ``cut`` receives for the support images; computed once, later cuts continue earlier ones."""
-        return self._state(self._support_states, _channels_last(to_network_input(self.support_unit)), cut)
+        """Return what layer ``cut`` receives for the support images; later cuts continue earlier ones."""
+        return self._state(self._support_states, _channels_last(to_unit(self.support_unit)), cut)
 
     def query_state(self, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for the query images."""

@@ -46,6 +46,15 @@ def local_path(location: str, *, what: str) -> Path:
     return Path(location).expanduser().resolve()
 
 
+def make_folder(path: Path) -> Path:
+    """Create ``path`` and its parents; raises ``StorageError`` naming it when that fails."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"{path}: cannot be created: {exc.strerror or exc}") from exc
+    return path
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old or the new file, never half of one."""
     try:

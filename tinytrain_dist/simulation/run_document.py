@@ -1,0 +1,85 @@
+"""``run.json``: what was asked, what decides the numbers, what made them; and the check that both agree."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tinytrain_dist import __version__
+from tinytrain_dist.foundation.errors import RunLockedError
+from tinytrain_dist.foundation.paths import atomic_write
+from tinytrain_dist.simulation.plan_run import RunPlan
+from tinytrain_dist.simulation.store import read_json
+
+_PACKAGES = ("torch", "ray", "pyarrow", "numpy", "duckdb")
+
+
+def write_run_document(folder: Path, plan: RunPlan, config: Mapping[str, Any], *, status: str, **extra: Any) -> None:
+    """Write ``run.json``; ``extra`` holds exit code and result hash of a finished run."""
+    document = {
+        "run_id": folder.name,
+        "kind": "simulate",
+        "status": status,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": dict(config),
+        "identity": plan.identity,
+        "grid": grid_of(plan),
+        "versions": versions(),
+        **extra,
+    }
+    atomic_write(folder / "run.json", json.dumps(document, indent=1).encode())
+
+
+def grid_of(plan: RunPlan) -> dict[str, Any]:
+    """Return the grid keys: they may grow without changing any number that is there."""
+    return {
+        "num_tasks": plan.settings.num_tasks,
+        "domains": [domain.name for domain in plan.domains],
+        "methods": list(plan.settings.methods),
+        "devices": plan.profile_hashes,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide or explain results."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    return {"tinytrain_dist": __version__, "python": platform.python_version(), "machine": platform.machine()} | found
+
+
+def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a run directory whose identity differs, listing the keys that do.
+
+    Domains are grid keys, their content is not: a domain both runs name must hold the same images.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        return
+    before, now = _flat(read_json(path).get("identity", {})), _flat(identity)
+    keys = {key for key in {*before, *now} if not key.startswith("domain_hashes.") or (key in before and key in now)}
+    differing = sorted(key for key in keys if before.get(key) != now.get(key))
+    if differing:
+        changes = ", ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked" for key in differing)
+        raise RunLockedError(
+            f"{folder}: holds a run of another identity ({changes}); set run.force_new=true or another run.id"
+        )
+
+
+def free_folder(folder: Path) -> Path:
+    """Return ``folder``, or the first of ``folder-2``, ``folder-3``, ... that holds no run."""
+    number, candidate = 1, folder
+    while (candidate / "run.json").exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+    return flat
