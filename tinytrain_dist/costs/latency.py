@@ -1,0 +1,103 @@
+"""Additive latency model: per layer, MACs by class + weight bytes + activation bytes + overhead.
+
+Form for in-order cores; fitted to published inference rows it leaves about 6 % leave-one-out error on a Cortex-M7
+(MACs alone: 25 %). Nothing in it is calibrated for training yet: every figure is an ``estimate``.
+A batch is priced image by image: no figure assumes that a larger batch reads weights less often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tinytrain_dist.costs.counters import STATE_WORDS
+from tinytrain_dist.costs.macs import chain_start
+from tinytrain_dist.costs.profiles import DeviceProfile
+from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
+from tinytrain_dist.graphs.update_plan import UpdatePlan, update_weights, updated_weights
+
+_NS_PER_MS = 1e6
+_NS_PER_US = 1e3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePass:
+    """Milliseconds of one image."""
+
+    forward_ms: float
+    input_grad_ms: float
+    weight_grad_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """Forward and backward."""
+        return self.forward_ms + self.input_grad_ms + self.weight_grad_ms
+
+
+def ns_per_mac(layer: ConvLayer, profile: DeviceProfile) -> float:
+    """Return the cost of one forward MAC of ``layer``."""
+    if layer.role == "depthwise":
+        return profile.depthwise_ns_per_mac
+    return profile.pointwise_ns_per_mac if layer.kernel == 1 else profile.standard_ns_per_mac
+
+
+def layer_ms(layer: ConvLayer, profile: DeviceProfile, *, cost_ratio: float = 1.0, share: float = 1.0) -> float:
+    """Return the milliseconds of one pass through ``layer`` for one image.
+
+    ``cost_ratio`` is the cost of a MAC relative to a forward MAC, ``share`` the computed share of MACs and weights.
+    """
+    element = profile.bytes_per_element
+    compute = share * layer.macs * cost_ratio * ns_per_mac(layer, profile)
+    weights = share * layer.weights * element * profile.weight_ns_per_byte
+    activations = (layer.input_elements + layer.output_elements) * element * profile.activation_ns_per_byte
+    return (compute + weights + activations + profile.layer_overhead_us * _NS_PER_US) / _NS_PER_MS
+
+
+def _chain_ms(graph: LayerGraph, start: int, profile: DeviceProfile) -> float:
+    ratio = profile.input_grad_cost_ratio
+    return sum(layer_ms(layer, profile, cost_ratio=ratio) for layer in graph.layers[start + 1 :])
+
+
+def forward_ms(graph: LayerGraph, profile: DeviceProfile) -> float:
+    """Return the milliseconds of one forward pass of one image."""
+    return sum(layer_ms(layer, profile) for layer in graph.layers)
+
+
+def image_pass(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) -> ImagePass:
+    """Return the time of one image under ``plan``.
+
+    The chain is the one a device has to run: back to the first layer where anything changes, biases included,
+    and without the input gradient of the first layer of that chain.
+    """
+    start = chain_start(plan, chain="everything")
+    weight_grads = 0.0
+    for update in plan.updates:
+        layer = graph.layer(update.layer)
+        share = update_weights(update, layer) / layer.weights
+        weight_grads += layer_ms(layer, profile, cost_ratio=profile.weight_grad_cost_ratio, share=share)
+    return ImagePass(
+        forward_ms=forward_ms(graph, profile),
+        input_grad_ms=0.0 if start is None else _chain_ms(graph, start, profile),
+        weight_grad_ms=weight_grads,
+    )
+
+
+def fisher_pass_ms(graph: LayerGraph, inspected: Sequence[int], profile: DeviceProfile) -> float:
+    """Return the time of one image in the Fisher pass: forward, input gradients, activation x gradient sums."""
+    if not inspected:
+        return 0.0
+    elements = sum(graph.layer(index).output_elements for index in inspected)
+    reduction = elements * profile.pointwise_ns_per_mac / _NS_PER_MS
+    return forward_ms(graph, profile) + _chain_ms(graph, min(inspected), profile) + reduction
+
+
+def optimizer_step_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, *, optimizer: str) -> float:
+    """Return the time of one optimizer step; the profile states Adam's, SGD touches a third of the words."""
+    share = STATE_WORDS[optimizer] / STATE_WORDS["adam"]
+    return updated_weights(plan, graph) * share * profile.optimizer_ns_per_weight / _NS_PER_MS
+
+
+def transfer_ms(num_bytes: int, profile: DeviceProfile) -> float:
+    """Return the time to move ``num_bytes`` from or to storage; 0 where there is no such storage."""
+    bandwidth = profile.storage_bandwidth_bytes_per_s
+    return 0.0 if bandwidth == 0 else 1e3 * num_bytes / bandwidth

@@ -1,0 +1,75 @@
+"""Multiply-accumulates of one image: forward, backward of a plan, Fisher pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tinytrain_dist.graphs.layer_graph import LayerGraph
+from tinytrain_dist.graphs.update_plan import UpdatePlan, update_weights, updated_weights
+
+Chain = Literal["weights", "everything"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Macs:
+    """MACs of one image, convolutions only."""
+
+    forward: int
+    input_grad: int
+    weight_grad: int
+
+    @property
+    def backward(self) -> int:
+        """Input gradients plus weight gradients."""
+        return self.input_grad + self.weight_grad
+
+
+def chain_start(plan: UpdatePlan, *, chain: Chain = "weights") -> int | None:
+    """Return the layer at which the backward pass stops; ``None`` when nothing is updated.
+
+    ``weights`` is the paper's counter: layers where only a bias changes do not extend the chain (unless nothing
+    but biases changes). ``everything`` is what a device really has to run.
+    """
+    if chain == "weights" and plan.earliest_weight_layer is not None:
+        return plan.earliest_weight_layer
+    return plan.earliest_layer
+
+
+def updates_all_weights(graph: LayerGraph, plan: UpdatePlan) -> bool:
+    """Return whether every convolution weight of the network is updated."""
+    return updated_weights(plan, graph) == graph.weights
+
+
+def plan_macs(graph: LayerGraph, plan: UpdatePlan, *, chain: Chain = "weights") -> Macs:
+    """Return the MACs of one image under ``plan``.
+
+    Input gradients: forward MACs of the layers strictly after the start of the chain. Weight gradients: the
+    updated share of each updated layer's forward MACs. A plan of all weights costs 2 x forward, the stem's input
+    gradient included (TinyTrain, arXiv 2307.09988, Table 2).
+    """
+    plan.check(graph)
+    forward = graph.forward_macs
+    if updates_all_weights(graph, plan):
+        return Macs(forward=forward, input_grad=forward, weight_grad=forward)
+    start = chain_start(plan, chain=chain)
+    input_grad = 0 if start is None else sum(layer.macs for layer in graph.layers[start + 1 :])
+    weight_grad = sum(
+        update_weights(update, graph.layer(update.layer)) * graph.layer(update.layer).out_size ** 2
+        for update in plan.updates
+    )
+    return Macs(forward=forward, input_grad=input_grad, weight_grad=weight_grad)
+
+
+def fisher_macs(graph: LayerGraph, inspected: Sequence[int]) -> int:
+    """Return the MACs of one image in the pass that measures Fisher information; 0 when nothing is inspected.
+
+    Forward, input gradients back to the output of the first inspected layer, and one MAC per output element of
+    the inspected layers for the sum of activation x gradient. No weight gradients.
+    """
+    if not inspected:
+        return 0
+    layers = [graph.layer(index) for index in inspected]
+    chain = sum(layer.macs for layer in graph.layers[min(inspected) + 1 :])
+    return graph.forward_macs + chain + sum(layer.output_elements for layer in layers)

@@ -1,0 +1,50 @@
+"""The int8 counter of MCUNetV3 (arXiv 2206.15472), whose scheme searches budget with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, num_selected, update_weights
+
+BIAS_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicrocontrollerMemory:
+    """Extra memory of sparse training of one image at int8, in bytes, term by term."""
+
+    mask_bytes: int
+    bias_bytes: int
+    weight_bytes: int
+    input_bytes: int
+    feature_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of the terms."""
+        return self.mask_bytes + self.bias_bytes + self.weight_bytes + self.input_bytes + self.feature_bytes
+
+
+def microcontroller_memory(graph: LayerGraph, plan: UpdatePlan) -> MicrocontrollerMemory:
+    """Return the MCUNetV3 counter of ``plan``.
+
+    Every layer whose weights or bias change: a 1-bit mask per output element (projections too) and a 4-byte bias
+    per channel. Where weights change: the selected weights and the input channels they read, 1 byte each. The
+    input of the classifier: 1 byte per feature.
+    """
+    plan.check(graph)
+    touched = {u.layer for u in plan.updates} | set(plan.bias_layers) | set(plan.scale_layers)
+    layers = [graph.layer(index) for index in touched]
+    return MicrocontrollerMemory(
+        mask_bytes=sum(-(-layer.output_elements // 8) for layer in layers),
+        bias_bytes=sum(BIAS_BYTES * layer.out_channels for layer in layers),
+        weight_bytes=sum(update_weights(u, graph.layer(u.layer)) for u in plan.updates),
+        input_bytes=sum(_input_bytes(u, graph.layer(u.layer)) for u in plan.updates),
+        feature_bytes=graph.feature_channels,
+    )
+
+
+def _input_bytes(update: LayerUpdate, layer: ConvLayer) -> int:
+    by_channel = update.side == "input" or layer.channels_per_group == 1
+    return (num_selected(update, layer) if by_channel else layer.in_channels) * layer.in_size**2

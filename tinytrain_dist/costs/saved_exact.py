@@ -1,0 +1,39 @@
+"""What a plan really has to keep between forward and backward: slices, not whole inputs."""
+
+from __future__ import annotations
+
+from tinytrain_dist.costs.counters import check_batch
+from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, num_selected
+
+
+def saved_exact_bytes(
+    graph: LayerGraph, plan: UpdatePlan, *, batch: int = 1, bytes_per_element: int = 4, mask_bits: int = 1
+) -> int:
+    """Return the bytes ``plan`` keeps: input slices of updated layers, masks, normalised outputs of scale layers.
+
+    Parameters
+    ----------
+    mask_bits
+        Width of one element of an activation mask as stored: 1 packed, 8 where a runtime keeps one byte each.
+
+    Notes
+    -----
+    The gradient of a weight needs the input channels it multiplies: the selected ones for the input side and for
+    depthwise layers, all of them for the output side of any other layer. The gradient of a bias needs no input.
+    Every ReLU6 from the first touched layer on keeps its mask. At most the paper's upper bound
+    (``saved_activation_bytes``) when no scale is updated and no bias before the first updated weight.
+    """
+    check_batch(batch)
+    start = plan.check(graph).earliest_layer
+    if start is None:
+        return 0
+    inputs = sum(_input_slice(update, graph.layer(update.layer)) for update in plan.updates)
+    scales = sum(graph.layer(index).output_elements for index in plan.scale_layers)
+    masks = sum(layer.output_elements for layer in graph.layers[start:] if layer.has_activation)
+    return batch * (inputs + scales) * bytes_per_element + -(-batch * masks * mask_bits // 8)
+
+
+def _input_slice(update: LayerUpdate, layer: ConvLayer) -> int:
+    by_channel = update.side == "input" or layer.channels_per_group == 1
+    return (num_selected(update, layer) if by_channel else layer.in_channels) * layer.in_size**2

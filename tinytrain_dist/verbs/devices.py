@@ -1,0 +1,87 @@
+"""``tinytrain devices``: list, show or check device profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tinytrain_dist.costs.profile_files import load_profile, load_profiles, read_profile
+from tinytrain_dist.costs.profiles import DeviceProfile, numeric_fields
+from tinytrain_dist.foundation.errors import ConfigError, ExitCode
+from tinytrain_dist.verbs.arguments import VerbParser, print_json
+
+_LISTED = (
+    "name", "board", "runtime", "precision", "threads", "accelerator", "standing", "ram_bytes", "flash_bytes",
+)  # fmt: skip
+
+
+def main(argv: list[str]) -> ExitCode:
+    """Run the verb."""
+    parser = VerbParser(
+        "devices",
+        description="List the device profiles, show one with the source of every number, or check a file.",
+        example="tinytrain devices show raspberry_pi_zero_2",
+    )
+    parser.add_argument("action", choices=("list", "show", "check"))
+    parser.add_argument("target", nargs="?", metavar="NAME|FILE", help="profile name (show) or YAML file (check)")
+    parser.add_argument("--dir", action="append", default=[], metavar="DIR", help="folder with your own profiles")
+    options = parser.parse(argv)
+    if options.action == "list":
+        _list(load_profiles(options.dir), as_json=options.json)
+        return ExitCode.DONE
+    if options.target is None:
+        wanted = "NAME" if options.action == "show" else "FILE"
+        raise ConfigError(f"tinytrain devices {options.action}: {wanted} is missing")
+    if options.action == "show":
+        _show(load_profile(options.target, options.dir), as_json=options.json)
+    else:
+        _check(Path(options.target), as_json=options.json)
+    return ExitCode.DONE
+
+
+def summary(profile: DeviceProfile) -> dict[str, Any]:
+    """Return the keys of one line of ``devices list``."""
+    return {key: getattr(profile, key) for key in _LISTED}
+
+
+def _list(profiles: list[DeviceProfile], *, as_json: bool) -> None:
+    if as_json:
+        print_json([summary(profile) for profile in profiles])
+        return
+    for row in map(summary, profiles):
+        flash = "-" if row["flash_bytes"] is None else f"{row['flash_bytes'] / 2**20:.2f}"
+        print(
+            f"{row['name']:<22} {row['runtime']:<16} {row['precision']:<5} t{row['threads']} {row['accelerator']:<4}"
+            f" RAM {row['ram_bytes'] / 2**20:>8.2f} MiB  flash {flash:>6} MiB  {row['standing']}  {row['board']}"
+        )
+
+
+def _show(profile: DeviceProfile, *, as_json: bool) -> None:
+    if as_json:
+        print_json(details(profile))
+        return
+    figures = set(numeric_fields())
+    for key, value in details(profile).items():
+        if key in figures:
+            origin = profile.provenance_of(key)
+            print(f"{key:<30} {'unknown' if value is None else value!s:<14} {origin.kind}: {origin.source}")
+        elif key != "provenance":
+            print(f"{key:<30} {value}")
+
+
+def details(profile: DeviceProfile) -> dict[str, Any]:
+    """Return every field, the standing, the content hash and the provenance of every number."""
+    sources = {key: profile.provenance_of(key).model_dump() for key in numeric_fields()}
+    fields = profile.model_dump(exclude={"provenance"})
+    return {**fields, "standing": profile.standing, "hash": profile.hash, "provenance": sources}
+
+
+def _check(path: Path, *, as_json: bool) -> None:
+    profile = read_profile(path)
+    unsourced = [key for key in numeric_fields() if profile.provenance_of(key).kind == "unsourced"]
+    if as_json:
+        print_json({**summary(profile), "valid": True, "hash": profile.hash, "unsourced": unsourced})
+        return
+    print(f"{path}: valid; profile {profile.name}, hash {profile.hash}")
+    if unsourced:
+        print("without a source: " + ", ".join(unsourced))
