@@ -1,0 +1,174 @@
+"""Prices: the columns of a row, phases, swap, energy, verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from paper_tables import MIB, plan_of
+
+from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
+from tinytrain_dist.costs.fit import fixed_bytes
+from tinytrain_dist.costs.macs import fisher_macs, plan_macs
+from tinytrain_dist.costs.pricing import Price, Workload, device_budget, plan_memory_bytes, price
+from tinytrain_dist.costs.profile_files import load_profile
+from tinytrain_dist.foundation.errors import ConfigError
+from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.update_plan import UpdatePlan, full_plan
+from tinytrain_dist.simulation.schema import COLUMNS
+
+MCUNET = layer_graph("mcunet")
+SPARSE = plan_of(MCUNET, "sparse_update")
+NONE = UpdatePlan(backbone="mcunet")
+ZERO, F746 = load_profile("raspberry_pi_zero_2"), load_profile("stm32f746")
+WORK = Workload(support_size=25, iterations=40)
+HUNDRED = replace(WORK, batch=100, full=True)
+
+
+def test_price_has_the_columns_of_a_row() -> None:
+    names = {column.name for column in COLUMNS}
+    assert {field.name for field in fields(Price)} <= names
+    first, last = "batch", "standing"
+    order = [column.name for column in COLUMNS]
+    costs = set(order[order.index(first) : order.index(last) + 1]) | {"price_numerics"}
+    assert {field.name for field in fields(Price)} == costs
+
+
+def test_an_iteration_passes_support_and_pseudo_query_images() -> None:
+    macs = plan_macs(MCUNET, SPARSE)
+    inspected = MCUNET.last_blocks(6)
+    priced = price(MCUNET, SPARSE, ZERO, replace(WORK, inspected=inspected))
+    assert priced.training_macs == 40 * 2 * 25 * (macs.forward + macs.backward)
+    assert priced.fisher_macs == 2 * 25 * fisher_macs(MCUNET, inspected)
+    assert 0 < priced.selection_ms < 0.1 * priced.training_ms
+
+
+def test_the_papers_convention_of_25_passes_is_half_of_ours() -> None:
+    paper = price(MCUNET, SPARSE, ZERO, replace(WORK, images_per_iteration=25))
+    assert 2 * paper.training_macs == price(MCUNET, SPARSE, ZERO, WORK).training_macs
+
+
+@pytest.mark.parametrize("work", [replace(WORK, iterations=0), WORK])
+def test_none_makes_prototypes_with_one_forward_pass_per_support_image(work: Workload) -> None:
+    priced = price(MCUNET, NONE, F746, work)
+    assert priced.training_macs == 25 * MCUNET.forward_macs
+    assert priced.selection_ms == 0
+    assert priced.fits
+
+
+def test_phases_add_up_and_an_estimate_may_be_half_or_double() -> None:
+    priced = price(MCUNET, SPARSE, ZERO, WORK)
+    phases = priced.load_ms + priced.selection_ms + priced.training_ms + priced.swap_ms
+    assert priced.latency_ms == pytest.approx(phases)
+    assert (priced.latency_low_ms, priced.latency_high_ms) == (priced.latency_ms / 2, priced.latency_ms * 2)
+    assert priced.energy_mj is not None
+    assert priced.energy_low_mj == priced.energy_mj / 2
+    assert priced.energy_high_mj == priced.energy_mj * 2
+    assert priced.standing == "estimate"
+
+
+def test_full_train_at_batch_100_swaps_on_512_mb_and_the_sparse_plan_does_not() -> None:
+    swapping = price(MCUNET, full_plan(MCUNET), ZERO, HUNDRED)
+    sparse = price(MCUNET, SPARSE, ZERO, WORK)
+    assert not swapping.fits
+    assert swapping.ram_margin_bytes < 0
+    excess = swapping.peak_bytes - 512 * MIB
+    assert swapping.swap_ms == pytest.approx(2 * 40 * 1e3 * excess / ZERO.storage_bandwidth_bytes_per_s)
+    assert swapping.swap_ms > swapping.training_ms
+    assert sparse.fits
+    assert sparse.swap_ms == 0
+
+
+def test_a_microcontroller_cannot_swap() -> None:
+    priced = price(MCUNET, full_plan(MCUNET), F746, HUNDRED)
+    assert not priced.fits
+    assert priced.swap_ms == 0
+    assert priced.load_ms == 0
+
+
+def test_peak_adds_resident_parameters_and_the_system_on_linux_alone() -> None:
+    on_board = price(MCUNET, SPARSE, ZERO, WORK)
+    assert on_board.peak_bytes == on_board.paper_memory_bytes + 4 * MCUNET.parameters + ZERO.os_overhead_bytes
+    on_chip = price(MCUNET, SPARSE, F746, WORK)
+    assert fixed_bytes(MCUNET, F746) == 0
+    assert on_chip.peak_bytes == plan_memory_bytes(MCUNET, SPARSE, F746) == (1 + 12) * 52_480 + 160 * 1024
+
+
+def test_the_papers_columns_do_not_depend_on_the_device() -> None:
+    shared = [f.name for f in fields(Price) if f.name.startswith(("paper_", "saved_", "updated_"))]
+    first, second = price(MCUNET, SPARSE, ZERO, WORK), price(MCUNET, SPARSE, F746, WORK)
+    assert [getattr(first, name) for name in shared] == [getattr(second, name) for name in shared]
+    assert round(first.paper_memory_bytes / MIB, 2) == 1.43
+
+
+def test_flash_holds_stored_parameters_and_code() -> None:
+    priced = price(MCUNET, SPARSE, F746, WORK)
+    stored = MCUNET.weights + 4 * MCUNET.norm_parameters
+    assert priced.flash_bytes == stored + F746.code_allowance_bytes
+    assert priced.flash_margin_bytes == 1024 * 1024 - priced.flash_bytes
+    assert price(MCUNET, SPARSE, ZERO, WORK).flash_margin_bytes is None
+
+
+def test_too_little_flash_does_not_fit() -> None:
+    tiny = F746.model_copy(update={"flash_bytes": 100_000})
+    priced = price(MCUNET, NONE, tiny, WORK)
+    assert priced.ram_margin_bytes > 0
+    assert not priced.fits
+
+
+def test_unknown_power_gives_no_energy() -> None:
+    priced = price(MCUNET, SPARSE, load_profile("stm32h743"), WORK)
+    assert priced.energy_mj is None
+    assert priced.training_mj is None
+    assert priced.energy_low_mj is None
+    assert priced.latency_ms > 0
+
+
+def test_energy_is_power_of_the_phase_times_its_time() -> None:
+    times = PhaseTimes(load_ms=10.0, selection_ms=20.0, training_ms=30.0, swap_ms=40.0)
+    board = phase_energies(times, ZERO)
+    assert ZERO.active_power_w is not None and ZERO.io_power_w is not None
+    assert board.training_mj == ZERO.active_power_w * 30
+    assert board.total_mj == pytest.approx(ZERO.active_power_w * 50 + ZERO.io_power_w * 50)
+    assert phase_energies(times, F746).total_mj == pytest.approx(0.3 * 100)
+
+
+def test_a_training_step_on_the_stm32f746_lies_in_the_interval_of_the_estimate() -> None:
+    """Published: 546 ms for one sparse step of mcunet at 128 pixels (arXiv 2206.15472, Fig. 10)."""
+    one = Workload(support_size=1, iterations=1, images_per_iteration=1, optimizer="sgd")
+    priced = price(MCUNET, SPARSE, F746, one)
+    assert priced.latency_low_ms < 546 < priced.latency_high_ms
+
+
+def test_budget_of_a_device_and_of_the_paper() -> None:
+    own = device_budget(MCUNET, F746, memory_bytes=None, compute_share=0.15)
+    assert own.memory_bytes == F746.ram_bytes
+    assert own.backward_macs == int(0.15 * 2 * MCUNET.forward_macs)
+    assert device_budget(MCUNET, F746, memory_bytes=1_000_000, compute_share=0.15).memory_bytes == 1_000_000
+    assert plan_memory_bytes(MCUNET, SPARSE) == price(MCUNET, SPARSE, F746, WORK).paper_memory_bytes
+
+
+def test_a_device_without_free_memory_has_a_budget_nothing_fits() -> None:
+    full = ZERO.model_copy(update={"ram_bytes": 1000})
+    assert device_budget(MCUNET, full).memory_bytes == 1
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
+def test_compute_share_must_be_a_share(share: float) -> None:
+    with pytest.raises(ConfigError, match="compute_share"):
+        device_budget(MCUNET, F746, compute_share=share)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"support_size": 0}, "support_size"),
+        ({"iterations": -1}, "iterations"),
+        ({"batch": 0}, "batch"),
+        ({"optimizer": "adagrad"}, "optimizer"),
+        ({"images_per_iteration": 0}, "images_per_iteration"),
+    ],
+)
+def test_a_bad_workload_says_which_setting(change: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        replace(WORK, **change)  # type: ignore[arg-type]
