@@ -7,6 +7,7 @@ first averaged over the devices, so that no task counts twice.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ METHOD_ORDER = (
 )  # fmt: skip
 ADAPTATION = ("backbone", "initialization", "checkpoint", "method", "variant")
 """What a line of a table is about, next to its device or domain."""
+JOINT = "+"
+"""Joins the words of a row whose tasks differ, such as ``estimate+fitted``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,12 @@ def comparison_table(run: RunResults, *, by: By = "device") -> list[ComparisonRo
     return sorted(rows, key=_display_order)
 
 
+def joined(rows: Iterable[ComparisonRow], name: str) -> str:
+    """Return the distinct words that stand in the field ``name`` of these rows, such as ``fp32+int8``."""
+    words = {word for row in rows for word in getattr(row, name).split(JOINT) if word}
+    return JOINT.join(sorted(words))
+
+
 def method_rank(method: str) -> tuple[int, str]:
     """Return a sort key: baselines first, then the methods in the usual order, then others by name."""
     known = METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
@@ -161,7 +170,7 @@ def _quantiles(phase: str, unit: str) -> str:
 
 
 def _words(expression: str) -> str:
-    return f"coalesce(string_agg(DISTINCT {expression}, '+' ORDER BY {expression}), '')"
+    return f"coalesce(string_agg(DISTINCT {expression}, '{JOINT}' ORDER BY {expression}) FILTER (WHERE ok), '')"
 
 
 def _row(by: By, found: dict[str, Any]) -> ComparisonRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinytrain_dist.reporting.comparison import ComparisonRow
+from tinytrain_dist.reporting.comparison import ComparisonRow, joined
 from tinytrain_dist.reporting.views import BASELINE
 
 
@@ -14,8 +14,7 @@ def numerics_notice(rows: Sequence[ComparisonRow]) -> str | None:
     if not apart:
         return None
     devices = ", ".join(sorted({row.device for row in apart if row.device})) or "some of the devices"
-    accuracy = "+".join(sorted({row.accuracy_numerics for row in apart}))
-    price = "+".join(sorted({row.price_numerics for row in apart}))
+    accuracy, price = joined(apart, "accuracy_numerics"), joined(apart, "price_numerics")
     return (
         f"NOTE: accuracy is computed in {accuracy}, time, energy and memory are priced in {price} on {devices}: "
         f"accuracy there may differ."

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tinytrain_dist.reporting import cells
-from tinytrain_dist.reporting.comparison import ComparisonRow
+from tinytrain_dist.reporting.comparison import ComparisonRow, joined
 from tinytrain_dist.reporting.formatting import one_line
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
 from tinytrain_dist.reporting.notices import notices
@@ -41,10 +41,8 @@ def place_title(device: str | None, domain: str | None, rows: Sequence[Compariso
         return f"domain {domain} (each task averaged over its devices)"
     if device is None:
         return "no device needed" if all(row.backbone is None for row in rows) else "all devices and domains"
-    batches = "+".join(sorted({row.batch for row in rows if row.batch}))
-    counters = "+".join(sorted({row.fit_counter for row in rows if row.fit_counter}))
-    numerics = "+".join(sorted({row.price_numerics for row in rows if row.price_numerics}))
-    return f"{device} (priced in {numerics}, memory by {counters or '-'}, batch {batches or '-'})"
+    numerics, counter, batch = (joined(rows, name) or "-" for name in ("price_numerics", "fit_counter", "batch"))
+    return f"{device} (priced in {numerics}, memory by {counter}, batch {batch})"
 
 
 def _title(device: str | None, domain: str | None, rows: Sequence[ComparisonRow]) -> str:

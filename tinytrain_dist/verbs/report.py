@@ -1,0 +1,37 @@
+"""``tinytrain report``: the HTML page of a run, and its W&B run."""
+
+from __future__ import annotations
+
+import sys
+
+from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.foundation.logs import start_logging
+from tinytrain_dist.reporting.page import write_page
+from tinytrain_dist.reporting.runs import open_run
+from tinytrain_dist.reporting.wandb_run import MODES, log_to_wandb
+from tinytrain_dist.verbs.arguments import VerbParser, print_json
+
+
+def main(argv: list[str]) -> ExitCode:
+    """Write the page of one run directory and, if asked to, its W&B run."""
+    parser = VerbParser(
+        "report",
+        description="Writes RUN/report.html: one file with tables, charts and provenance that needs no network.",
+        example="tinytrain report runs/quickstart --wandb",
+    )
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("--wandb", action="store_true", help="also write a W&B run (a failure is only logged)")
+    parser.add_argument(
+        "--wandb-mode", choices=MODES, default="auto", help="auto: online if a key is there, else offline"
+    )
+    options = parser.parse(argv)
+    start_logging()
+    run = open_run(options.run)
+    page = write_page(run)
+    folder = log_to_wandb(run, mode=options.wandb_mode) if options.wandb else None
+    if options.json:
+        print_json({"page": str(page), "bytes": page.stat().st_size, "wandb": str(folder) if folder else None})
+        return ExitCode.DONE
+    lines = [f"page: {page}"] + ([f"W&B run: {folder or 'not written, see the log'}"] if options.wandb else [])
+    sys.stdout.write("\n".join(lines) + "\n")
+    return ExitCode.DONE
