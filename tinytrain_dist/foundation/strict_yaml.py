@@ -27,7 +27,7 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int):
+            if not isinstance(key, str | int) or isinstance(key, bool):  # YAML 1.1 reads on, off, yes, no as booleans
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no plain word", node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)

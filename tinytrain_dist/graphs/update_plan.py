@@ -163,7 +163,7 @@ def _update(item: Mapping[str, Any]) -> LayerUpdate:
     channels = item["channels"]
     side = item["side"]
     if side not in ("output", "input"):
-        raise PlanError(f"side {side!r}; allowed: output, input")
+        raise ValueError(f"side {side!r}; allowed: output, input")
     return LayerUpdate(
         layer=int(item["layer"]), channels=None if channels is None else tuple(int(c) for c in channels), side=side
     )

@@ -38,9 +38,13 @@ def read_classifier(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np
     """Return the ImageNet classifier: weight ``[1000, F]`` and bias ``[1000]``, for ``logits = W f + b``."""
     raw = _mapping(load_restricted(path), "file", path)
     head = _mapping(raw.get("classifier"), "classifier", path)
-    shape = (int(head["out_channel"]), int(head["in_channel"]), 1, 1)
-    found = _dequantize(_mapping(head.get("params"), "classifier", path), shape, "classifier", path)
-    return found.weight.reshape(shape[:2]), found.bias
+    params = _mapping(head.get("params"), "classifier", path)
+    weight = params.get("weight")
+    if not isinstance(weight, np.ndarray) or weight.ndim != 4:
+        raise CheckpointError(f"{path}: classifier weight: expected a 4-d array, found {type(weight).__name__}")
+    classes, features = weight.shape[:2]
+    found = _dequantize(params, (classes, features, 1, 1), "classifier", path)
+    return found.weight.reshape(classes, features), found.bias
 
 
 def _check_blocks(raw: dict[str, Any], graph: LayerGraph, path: Path) -> None:
@@ -93,6 +97,8 @@ def _dequantize(params: dict[str, Any], shape: tuple[int, ...], where: str, path
     weight = _array(params, "weight", np.dtype(np.int8), shape, where, path).astype(np.float64)
     scales = _array(params, "w_scales", np.dtype(np.float32), shape[:1], where, path).astype(np.float64)
     bias = _array(params, "bias", np.dtype(np.int32), shape[:1], where, path).astype(np.float64)
+    if not (np.isfinite(scales).all() and (scales >= 0).all()):
+        raise CheckpointError(f"{path}: {where} w_scales: expected finite numbers of at least 0")
     x_scale = params.get("x_scale")
     if not isinstance(x_scale, float) or not 0 < x_scale < float("inf"):
         raise CheckpointError(f"{path}: {where}: x_scale {x_scale!r}; expected a number above 0")
