@@ -102,10 +102,15 @@ class StorageError(TinyTrainError):
     exit_code = ExitCode.STORAGE
 
 
+MAX_LISTED = 20
+
+
 def nearest(name: str, allowed: Iterable[str], *, limit: int = 3) -> str:
-    """Return ``did you mean ...`` for the closest allowed names, else the list of all allowed ones."""
+    """Return ``did you mean ...`` for close names, else all allowed ones (of a long list the nearest few)."""
     options = sorted(allowed)
     close = difflib.get_close_matches(name, options, n=limit, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    if len(options) > MAX_LISTED:
+        return "nearest: " + ", ".join(difflib.get_close_matches(name, options, n=2 * limit, cutoff=0.0))
     return "allowed: " + ", ".join(options)

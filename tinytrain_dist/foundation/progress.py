@@ -57,3 +57,8 @@ def progress(title: str, *, total: int, done: int = 0) -> Iterator[ProgressMeter
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
         yield ProgressMeter(title, total=total, done=done, bar=bar)
+
+
+def say(message: str) -> None:
+    """Print one line about the run to stderr, whatever the log level is."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,88 @@
+"""``key=value`` words -> a checked ``JobConfig``, by Hydra; unknown keys name the nearest ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.foundation.paths import check_name, inside, local_path, resource_folder
+from tinytrain_dist.foundation.redaction import redact
+from tinytrain_dist.foundation.strict_yaml import FORBIDDEN_KEYS, load_yaml
+from tinytrain_dist.verbs.job_config import JobConfig
+
+_WORD = re.compile(r"([^=\s]+)=(.*)", re.DOTALL)
+_IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def compose_job(words: list[str]) -> JobConfig:
+    """Return the configuration that ``words`` ask for; raises ``ConfigError`` for anything unknown."""
+    for word in words:
+        _check_word(word)
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    ConfigStore.instance().store(name="job_schema", node=JobConfig)
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(resource_folder("conf"))):
+            found = compose(config_name="job", overrides=words)
+        return cast(JobConfig, OmegaConf.to_object(found))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"configuration: {' '.join(str(error.__cause__ or error).split())}") from error
+
+
+def known_keys() -> set[str]:
+    """Return every key the command line may set, sections with a dot."""
+    keys = {"experiment"}
+    for section in dataclasses.fields(JobConfig):
+        value = section.default_factory() if section.default_factory is not dataclasses.MISSING else None
+        if dataclasses.is_dataclass(value):
+            keys |= {f"{section.name}.{inner.name}" for inner in dataclasses.fields(value)}
+        else:
+            keys.add(section.name)
+    return keys
+
+
+def _check_word(word: str) -> None:
+    if any(key in word for key in FORBIDDEN_KEYS):
+        raise ConfigError(f"{word!r}: nothing is instantiated from a configuration; remove {sorted(FORBIDDEN_KEYS)}")
+    match = _WORD.fullmatch(word)
+    if match is None:
+        raise ConfigError(f"unknown argument {word!r}: expected key=value, such as experiment=quickstart")
+    key, value = match[1], match[2]
+    if key not in known_keys():
+        raise ConfigError(f"unknown key {key!r}; {nearest(key, known_keys())}")
+    if key == "experiment":
+        _check_experiment(value)
+
+
+def _check_experiment(name: str) -> None:
+    folder = resource_folder("conf") / "experiment"
+    names = [path.stem for path in folder.glob("*.yaml")]
+    if name not in names:
+        raise ConfigError(f"unknown experiment {name!r}; {nearest(name, names)}")
+    load_yaml(inside(folder, check_name(f"{name}.yaml", what="experiment"), what="experiment"))
+
+
+def output_root(config: JobConfig) -> Path:
+    """Return the folder runs go to; a job's working directory is a temporary copy, so there it must be absolute."""
+    root = config.run.root
+    if os.environ.get(_IN_RAY_JOB) and not (Path(root).is_absolute() or "://" in root):
+        raise ConfigError(
+            f"run.root: found {root!r}; inside a submitted Ray job only an absolute path is allowed, since the "
+            f"working directory is a temporary copy"
+        )
+    return local_path(root, what="run.root")
+
+
+def config_document(config: JobConfig) -> dict[str, Any]:
+    """Return the configuration as JSON values with secrets replaced."""
+    document = redact(dataclasses.asdict(config))
+    assert isinstance(document, dict)
+    return document

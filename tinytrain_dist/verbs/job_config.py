@@ -1,0 +1,183 @@
+"""The keys of a job's configuration and their defaults: what ``key=value`` on the command line may name.
+
+Hydra composes ``conf/job.yaml`` and an experiment over this schema; unknown keys and wrong types are
+errors. Every section then becomes the frozen settings of the floor it belongs to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RunConfig:
+    """Where results go: ``root/id``; ``id`` null derives the name from everything that decides a number."""
+
+    root: str = "runs"
+    id: str | None = None
+    force_new: bool = False
+
+
+@dataclass
+class DataConfig:
+    """Target domains; ``roots`` are folders with Parquet domains besides the bundled ones."""
+
+    domains: list[str] = field(default_factory=lambda: ["signs", "glyphs", "clipart", "fashion", "flags"])
+    split: str = "test"
+    roots: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EpisodesConfig:
+    """How target tasks are drawn; ``num_tasks`` of each domain."""
+
+    num_tasks: int = 8
+    sampler: str = "fixed"
+    way: int = 5
+    shot: int = 5
+    query: int = 10
+    clamp_way: bool = False
+
+
+@dataclass
+class BackboneConfig:
+    """Network and initial weights: a checkpoint file, ``random``, or ``meta_train`` (run that stage first)."""
+
+    name: str = "mcunet"
+    resolution: int = 84
+    weights: str = "random"
+
+
+@dataclass
+class DevicesConfig:
+    """Device profiles by name; ``dirs`` are folders with further profiles."""
+
+    names: list[str] = field(
+        default_factory=lambda: [
+            "stm32f746",
+            "stm32h743",
+            "esp32_s3",
+            "raspberry_pi_zero_2",
+            "raspberry_pi_4b",
+            "jetson_nano",
+            "jetson_orin_nano",
+        ]
+    )
+    dirs: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FineTuneConfig:
+    """Fine-tuning; ``scale`` null takes the checkpoint's."""
+
+    iterations: int = 40
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    scale: float | None = None
+    augment: bool = True
+
+
+@dataclass
+class SelectionConfig:
+    """Layer and channel selection of tinytrain."""
+
+    criterion: str = "full"
+    inspect_blocks: int = 6
+    channel_ratio: float = 0.5
+    side: str = "output"
+    on_overflow: str = "skip"
+
+
+@dataclass
+class BudgetConfig:
+    """Budget of an update; ``memory_bytes`` null takes each device's own free memory."""
+
+    memory_bytes: int | None = None
+    compute_share: float = 0.15
+
+
+@dataclass
+class DispatchConfig:
+    """How work is cut; never changes a result."""
+
+    chunk_seconds: float = 3.0
+    max_attempts: int = 3
+    deadline_s: float = 900.0
+    max_failed_share: float = 0.5
+
+
+@dataclass
+class ExecutorConfig:
+    """``ray`` or ``serial``; ``address`` null: the cluster in RAY_ADDRESS, else one of this machine."""
+
+    kind: str = "ray"
+    num_workers: int | None = None
+    address: str | None = None
+
+
+@dataclass
+class WandbConfig:
+    """``auto``: online with a key, else offline; ``offline``, ``online``, ``disabled``."""
+
+    mode: str = "auto"
+    project: str = "tinytrain"
+    entity: str | None = None
+    group: str | None = None
+
+
+@dataclass
+class MetaTrainConfig:
+    """ProtoNet meta-training on the train classes of the source domains.
+
+    ``domain_weights`` null draws every domain equally often; ``initial_weights`` is a checkpoint file or
+    null (random); ``way``, ``shot`` and ``query`` are the smallest and largest value of an episode.
+    """
+
+    domains: list[str] = field(default_factory=lambda: ["emoji", "icons"])
+    domain_weights: list[float] | None = None
+    initial_weights: str | None = None
+    num_episodes: int = 2000
+    episodes_per_round: int = 8
+    way: list[int] = field(default_factory=lambda: [5, 5])
+    shot: list[int] = field(default_factory=lambda: [1, 5])
+    query: list[int] = field(default_factory=lambda: [15, 15])
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-6
+    warmup_share: float = 0.05
+    weight_decay: float = 0.0
+    gradient_clip: float = 0.0
+    norm_momentum: float = 0.1
+    augment: bool = True
+    scale: float = 10.0
+    learn_scale: bool = True
+    validation_every: int = 0
+    validation_episodes: int = 50
+    validation_way: int = 5
+    validation_shot: int = 5
+    validation_query: int = 10
+    checkpoint_every: int = 50
+    checkpoints_kept: int = 3
+
+
+@dataclass
+class JobConfig:
+    """All sections; a verb uses those it needs."""
+
+    experiment: str | None = None
+    seed: int = 0
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    methods: list[str] = field(default_factory=lambda: ["raw_pixels", "none", "last_layer", "full_train", "tinytrain"])
+    devices: DevicesConfig = field(default_factory=DevicesConfig)
+    finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    meta_train: MetaTrainConfig = field(default_factory=MetaTrainConfig)
+    dispatch: DispatchConfig = field(default_factory=DispatchConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)

@@ -1,0 +1,80 @@
+"""Sections of a ``JobConfig`` -> the frozen settings of each floor, checked once before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
+from tinytrain_dist.data.domain import SplitName
+from tinytrain_dist.data.episodes import EpisodeSettings
+from tinytrain_dist.execution.settings import ExecutorSettings
+from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.metatraining.settings import MetaTrainSettings
+from tinytrain_dist.reporting.wandb_run import MODES, Mode
+from tinytrain_dist.simulation.settings import DispatchSettings, SimulationSettings
+from tinytrain_dist.verbs.job_config import ExecutorConfig, JobConfig
+
+
+def executor_settings(config: ExecutorConfig) -> ExecutorSettings:
+    """Return where calls run."""
+    return ExecutorSettings(kind=config.kind, num_workers=config.num_workers, address=config.address)  # type: ignore[arg-type]
+
+
+def simulation_settings(config: JobConfig, *, weights: Path | None) -> SimulationSettings:
+    """Return the simulation a configuration asks for, on the given checkpoint (``None``: random weights)."""
+    episodes = asdict(config.episodes)
+    num_tasks = episodes.pop("num_tasks")
+    if config.data.split not in get_args(SplitName):
+        raise ConfigError(
+            f"data.split: unknown {config.data.split!r}; {nearest(config.data.split, get_args(SplitName))}"
+        )
+    return SimulationSettings(
+        domains=tuple(config.data.domains),
+        split=config.data.split,  # type: ignore[arg-type]
+        num_tasks=num_tasks,
+        episodes=EpisodeSettings(**episodes),
+        seed=config.seed,
+        resolution=config.backbone.resolution,
+        backbone=config.backbone.name,
+        weights=weights,
+        methods=tuple(config.methods),
+        devices=tuple(config.devices.names),
+        data_roots=tuple(config.data.roots),
+        device_dirs=tuple(config.devices.dirs),
+        finetune=FineTuneSettings(**asdict(config.finetune)),
+        selection=SelectionSettings(**asdict(config.selection), **asdict(config.budget)),
+        dispatch=DispatchSettings(**asdict(config.dispatch)),
+    )
+
+
+def meta_train_settings(config: JobConfig) -> MetaTrainSettings:
+    """Return the meta-training a configuration asks for."""
+    values = asdict(config.meta_train)
+    names, weights = values.pop("domains"), values.pop("domain_weights")
+    weights = [1.0] * len(names) if weights is None else weights
+    if len(weights) != len(names):
+        raise ConfigError(f"meta_train.domain_weights: found {len(weights)} numbers; allowed: one per domain ({names})")
+    for key in ("way", "shot", "query"):
+        values[key] = _range(f"meta_train.{key}", values[key])
+    return MetaTrainSettings(
+        backbone=config.backbone.name,
+        resolution=config.backbone.resolution,
+        domains=tuple(zip(names, weights, strict=True)),
+        seed=config.seed,
+        **values,
+    )
+
+
+def _range(key: str, value: list[int]) -> tuple[int, int]:
+    if len(value) != 2:
+        raise ConfigError(f"{key}: found {value}; allowed: [smallest, largest]")
+    return value[0], value[1]
+
+
+def wandb_mode(config: JobConfig) -> Mode:
+    """Return the W&B mode; raises ``ConfigError`` for an unknown one."""
+    if config.wandb.mode not in MODES:
+        raise ConfigError(f"wandb.mode: unknown {config.wandb.mode!r}; {nearest(config.wandb.mode, MODES)}")
+    return config.wandb.mode

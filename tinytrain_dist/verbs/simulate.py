@@ -1,0 +1,68 @@
+"""``tinytrain simulate key=value ...``: the main job, from images to a comparison of devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinytrain_dist.execution.settings import cluster
+from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.foundation.logs import logger, start_logging
+from tinytrain_dist.foundation.paths import local_path
+from tinytrain_dist.foundation.progress import say
+from tinytrain_dist.reporting.comparison import comparison_table
+from tinytrain_dist.reporting.page import write_page
+from tinytrain_dist.reporting.rendering import render_table
+from tinytrain_dist.reporting.runs import open_run
+from tinytrain_dist.reporting.wandb_run import log_to_wandb
+from tinytrain_dist.simulation.engine import SimulationResult, simulate
+from tinytrain_dist.verbs.compose import compose_job, config_document, output_root
+from tinytrain_dist.verbs.job_config import JobConfig
+from tinytrain_dist.verbs.job_help import job_help
+from tinytrain_dist.verbs.settings_of import executor_settings, simulation_settings, wandb_mode
+
+_log = logger(__name__)
+
+
+def main(argv: list[str]) -> ExitCode:
+    """Run the simulation the words ask for, print the comparison and the page's path."""
+    if {"--help", "-h"} & set(argv):
+        print(job_help("simulate", "Adapt to target tasks and price them on devices; the same command resumes."))
+        return ExitCode.DONE
+    start_logging()
+    config = compose_job(argv)
+    root, mode = output_root(config), wandb_mode(config)
+    with cluster(executor_settings(config.executor)):
+        weights = initial_weights(config, root=root)
+        result = simulate(
+            simulation_settings(config, weights=weights),
+            root=root,
+            run_id=config.run.id,
+            force_new=config.run.force_new,
+            executor=executor_settings(config.executor),
+            config=config_document(config),
+        )
+    _say_what_ran(result)
+    run = open_run(result.folder)
+    page = write_page(run)
+    print(render_table(comparison_table(run)))
+    log_to_wandb(run, mode=mode, project=config.wandb.project, group=config.wandb.group)
+    print(f"run directory: {result.folder}\npage: {page}")
+    return result.exit_code
+
+
+def initial_weights(config: JobConfig, *, root: Path) -> Path | None:
+    """Return the checkpoint to start from; ``meta_train`` runs (or reuses) that stage, ``random`` is ``None``."""
+    if config.backbone.weights == "random":
+        return None
+    if config.backbone.weights == "meta_train":
+        from tinytrain_dist.verbs.meta_train import run_meta_training
+
+        return run_meta_training(config, root=root).weights_path
+    return local_path(config.backbone.weights, what="backbone.weights")
+
+
+def _say_what_ran(result: SimulationResult) -> None:
+    if result.computed == 0:
+        say(f"{result.folder.name}: all {result.reused} tasks were there already; nothing was computed again")
+    else:
+        say(f"{result.folder.name}: {result.computed} tasks computed, {result.reused} reused, {result.failed} failed")
