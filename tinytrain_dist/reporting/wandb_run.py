@@ -6,14 +6,12 @@ Nothing is asked on the terminal, and no code, command line, console output, hos
 
 from __future__ import annotations
 
-import netrc
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
 
 from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.foundation.hashing import content_hash
@@ -59,29 +57,27 @@ def log_to_wandb(
         return None
 
 
-def resolve_mode(mode: Mode, environment: Mapping[str, str] | None = None) -> Literal["disabled"] | Writing:
+def resolve_mode(mode: Mode) -> Literal["disabled"] | Writing:
     """Return ``mode``, with ``auto`` decided: WANDB_MODE if set to offline or disabled, else by the key."""
-    source = os.environ if environment is None else environment
     if mode != "auto":
         return mode
-    asked = source.get("WANDB_MODE", "")
+    asked = os.environ.get("WANDB_MODE", "")
     if asked in ("offline", "disabled"):
         return "disabled" if asked == "disabled" else "offline"
-    return "online" if source.get("WANDB_API_KEY") or _in_netrc(source) else "offline"
+    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
 
 
-def _in_netrc(environment: Mapping[str, str]) -> bool:
-    host = urlparse(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    home = Path(environment.get("HOME", "~")).expanduser()
-    named = environment.get("NETRC")
-    for file in [Path(named)] if named else [home / ".netrc", home / "_netrc"]:
-        try:
-            found = netrc.netrc(str(file)).authenticators(host or "")
-        except (OSError, netrc.NetrcParseError):
-            continue
-        if found and found[2]:
-            return True
-    return False
+def _in_netrc() -> bool:
+    """Return whether the client would find a key in the netrc file (it knows the names of its servers)."""
+    try:
+        import wandb
+        from wandb.sdk.lib.wbauth import read_netrc_auth
+
+        server = os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url
+        return bool(read_netrc_auth(host=server))
+    except Exception as exc:  # not a public function of the client: without it, offline is the safe answer
+        _LOG.warning("W&B: the netrc file cannot be used (%s)", type(exc).__name__)
+        return False
 
 
 @contextmanager
@@ -156,6 +152,8 @@ def _settings(wandb: Any) -> Any:
         init_timeout=30,
         finish_timeout=300,
         x_graphql_retry_max=3,
+        x_graphql_retry_wait_min_seconds=1,
+        x_graphql_retry_wait_max_seconds=2,
         x_file_stream_retry_max=3,
         x_file_transfer_retry_max=3,
     )
