@@ -11,6 +11,7 @@ from importlib import import_module
 
 from tinytrain_dist import __version__
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, TinyTrainError, nearest
+from tinytrain_dist.foundation.interrupts import graceful_termination, interrupt_code
 
 VERBS: dict[str, str] = {
     "data": "list, check or import domains of images",
@@ -48,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     if verb == "--version":
         print(f"tinytrain_dist {__version__}")
         return ExitCode.DONE
-    code = _run(verb, words[1:])
+    with graceful_termination():
+        code = _run(verb, words[1:])
     if verb in JOB_VERBS and not {"--help", "-h"} & set(words):
         print(f"exit code {int(code)}: {code.describe()}", file=sys.stderr, flush=True)
     return int(code)
@@ -64,7 +66,7 @@ def _run(verb: str, words: list[str]) -> ExitCode:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        return interrupt_code()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
