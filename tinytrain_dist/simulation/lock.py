@@ -1,7 +1,11 @@
-"""One driver per run directory: a lock file that names its holder; a dead holder's lock is taken over."""
+"""One driver per run directory: the kernel holds the lock, the file's text names its holder.
+
+The lock is given back however its holder ends, SIGKILL included, so there is nothing to guess about the dead.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -13,54 +17,60 @@ from tinytrain_dist.foundation.errors import RunLockedError, StorageError
 from tinytrain_dist.foundation.logs import logger
 
 _log = logger(__name__)
+_MAX_TEXT = 4096
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder``'s lock; raises ``RunLockedError`` naming a living holder."""
     path = folder / "lock.json"
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_of(os.getpid())}
-    _acquire(path, json.dumps(holder))
+    try:
+        handle = _acquire(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be locked: {error.strerror or error}") from error
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def _acquire(path: Path, content: str) -> None:
-    for _ in range(2):
+def _acquire(path: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            _remove_if_dead(path)
-            continue
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
-        with os.fdopen(handle, "w") as stream:
-            stream.write(content)
-        return
-    raise RunLockedError(f"{path.parent}: another driver took the lock at this moment; try again")
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, handle):
+                _write_holder(path, handle)
+                return handle
+        except BlockingIOError:
+            holder = _holder(handle)
+            os.close(handle)
+            raise RunLockedError(f"{path.parent}: held by {holder}; wait for it or stop it") from None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its holder removed the file between our opening and locking it
 
 
-def _remove_if_dead(path: Path) -> None:
+def _is_at(path: Path, handle: int) -> bool:
     try:
-        holder = json.loads(path.read_text())
-        pid, host, started = int(holder["pid"]), str(holder["host"]), holder["started"]
-    except (OSError, ValueError, KeyError, TypeError):
-        _log.warning("%s: unreadable lock is taken over", path)
-        path.unlink(missing_ok=True)
-        return
-    if host != socket.gethostname():
-        raise RunLockedError(f"{path.parent}: held by process {pid} on {host}; if it is gone, remove {path}")
-    if _start_of(pid) == started:
-        raise RunLockedError(f"{path.parent}: held by process {pid} on this machine; wait for it or stop it")
-    _log.warning("%s: its holder (process %d) is gone; the lock is taken over", path, pid)
-    path.unlink(missing_ok=True)
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
-def _start_of(pid: int) -> str | None:
-    """Return a process's start time in clock ticks since boot, ``None`` when it is gone."""
+def _write_holder(path: Path, handle: int) -> None:
+    if os.fstat(handle).st_size:
+        _log.warning("%s: its holder (%s) is gone; the lock is taken over", path, _holder(handle))
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+
+
+def _holder(handle: int) -> str:
+    """Return who wrote the lock file, in words."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return None
+        found = json.loads(os.pread(handle, _MAX_TEXT, 0))
+        return f"process {int(found['pid'])} on {found['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
