@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tinytrain_dist.execution.executor import Executor, Failure
+from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.simulation.request import Chunk, ShardRecord
 from tinytrain_dist.simulation.settings import DispatchSettings
@@ -38,32 +39,38 @@ def dispatch(
     """Run all ``chunks``; yields each as it finishes.
 
     A chunk that fails as a whole is cut in half down to the one task to blame. A single task gets
-    ``max_attempts`` attempts where its worker dies, and one where it outlasts its deadline.
+    ``max_attempts`` attempts of its own where its worker dies, and one where it outlasts its deadline.
+    Raises ``StorageError`` where a worker cannot write: that is no fault of a task.
     """
     waiting = deque(chunks)
     flying: dict[int, Chunk] = {}
+    deaths: Counter[str] = Counter()
     while waiting or flying:
-        while waiting and len(flying) < WINDOW_PER_WORKER * executor.num_workers:
+        # with no CPU left one chunk still goes out: the executor says when waiting for it has become hopeless
+        while waiting and len(flying) < max(1, WINDOW_PER_WORKER * executor.num_workers):
             chunk = waiting.popleft()
             flying[submit(chunk, deadline_s=settings.deadline_s * len(chunk.tasks))] = chunk
         outcome = executor.next_outcome(timeout_s=POLL_S)
         if outcome is None:
             continue
         chunk = flying.pop(outcome.ticket)
+        if isinstance(outcome.value, StorageError):
+            raise outcome.value
         if outcome.failure is None:
             yield Finished(chunk, outcome.value, None)
-        elif again := _again(chunk, outcome.failure, max_attempts=settings.max_attempts):
-            waiting.extendleft(again)
+        elif again := _again(chunk, outcome.failure, deaths, max_attempts=settings.max_attempts):
+            waiting.extendleft(reversed(again))
         else:
             yield Finished(chunk, None, outcome.failure)
 
 
-def _again(chunk: Chunk, failure: Failure, *, max_attempts: int) -> tuple[Chunk, ...]:
+def _again(chunk: Chunk, failure: Failure, deaths: Counter[str], *, max_attempts: int) -> tuple[Chunk, ...]:
     """Return what to try after a failure of the whole call; nothing when the one task is to blame."""
     _log.warning("%d tasks %s (attempt %d): %s", len(chunk.tasks), failure.kind, chunk.attempt, failure.message)
     if len(chunk.tasks) > 1:
         return tuple(replace(half, attempt=chunk.attempt + 1) for half in chunk.halves())
-    if failure.kind == "crashed" and chunk.attempt < max_attempts:
+    deaths[chunk.name] += 1
+    if failure.kind == "crashed" and deaths[chunk.name] < max_attempts:
         return (replace(chunk, attempt=chunk.attempt + 1),)
     return ()
 

@@ -93,3 +93,8 @@ class ShardRecord:
     cells: Cells
     profiles: dict[str, str]
     files: dict[str, str]
+
+    @property
+    def rows_file(self) -> str:
+        """Path of the shard's result rows below the run folder."""
+        return next(path for path in self.files if path.startswith("shards/"))

@@ -22,7 +22,7 @@ from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.paths import atomic_write
 from tinytrain_dist.simulation.request import ShardRecord
 from tinytrain_dist.simulation.schema import HOST_COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, result_schema
-from tinytrain_dist.simulation.worker import parquet_bytes
+from tinytrain_dist.simulation.worker import SHARD_FOLDERS, parquet_bytes
 
 _log = logger(__name__)
 TASK_COLUMNS = ("task_id", "domain", "split", "task_index", "way", "shots", "support_size", "query_size", "seed")
@@ -36,11 +36,6 @@ class RunStore:
         self.shards: dict[str, ShardRecord] = {}
         self._generation = 0
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run's results were completed by an earlier command."""
-        return (self.folder / "_SUCCESS").exists()
-
     def open(self) -> None:
         """Read the manifest and drop every shard whose files are not what it says."""
         path = self.folder / "manifest.json"
@@ -50,9 +45,11 @@ class RunStore:
         if manifest.get("schema_version") != SCHEMA_VERSION:
             found = manifest.get("schema_version")
             raise RunLockedError(f"{path}: schema version {found}; this program writes {SCHEMA_VERSION}")
-        self._generation = int(manifest["generation"])
-        for raw in manifest["shards"]:
-            record = _record(raw)
+        try:
+            self._generation, records = int(manifest["generation"]), [_record(raw) for raw in manifest["shards"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"{path}: no manifest of this program ({type(error).__name__}: {error})") from error
+        for record in records:
             if self._is_whole(record):
                 self.shards[record.name] = record
             else:
@@ -101,21 +98,32 @@ class RunStore:
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of every shard in the manifest."""
         for name in sorted(self.shards):
-            yield pq.read_table(self.folder / "shards" / f"{name}.parquet", schema=result_schema())
+            yield pq.read_table(self.folder / self.shards[name].rows_file, schema=result_schema())
 
     def finish(self) -> pa.Table:
-        """Write results/, tasks.parquet and failures.parquet from the shards; returns all rows sorted by key."""
+        """Write results/, tasks.parquet and failures.parquet from the shards; returns all rows sorted by key.
+
+        Files of shards that no manifest names (left by a crash or a late attempt) are removed.
+        """
         table = sorted_rows(pa.concat_tables(self.tables()))
         atomic_write(self.folder / "results" / "part-00000.parquet", parquet_bytes(table))
         tasks = table.select(list(TASK_COLUMNS)).to_pylist()
-        unique = {row["task_id"]: row for row in tasks if row["shots"]} or {row["task_id"]: row for row in tasks}
+        known = sorted(tasks, key=lambda row: bool(row["shots"]))  # a failed row does not know its episode
+        unique = {row["task_id"]: row for row in known}
+        drawn = [unique[task] for task in sorted(unique)]
         schema = pa.schema([table.schema.field(name) for name in TASK_COLUMNS])
-        atomic_write(
-            self.folder / "tasks.parquet", parquet_bytes(pa.Table.from_pylist(list(unique.values()), schema=schema))
-        )
+        atomic_write(self.folder / "tasks.parquet", parquet_bytes(pa.Table.from_pylist(drawn, schema=schema)))
         failed = table.filter(pc.not_equal(table["status"], "ok"))
         atomic_write(self.folder / "failures.parquet", parquet_bytes(failed))
+        self._remove_strays()
         return table
+
+    def _remove_strays(self) -> None:
+        named = {self.folder / path for record in self.shards.values() for path in record.files}
+        for folder in SHARD_FOLDERS:
+            for path in (self.folder / folder).glob("*"):
+                if path not in named:
+                    path.unlink(missing_ok=True)
 
 
 def sorted_rows(table: pa.Table) -> pa.Table:

@@ -14,6 +14,7 @@ from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.backbones.flat_state import flat_to_state
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.foundation.hashing import bytes_hash
 from tinytrain_dist.foundation.paths import atomic_write
 from tinytrain_dist.graphs.architectures import layer_graph
@@ -33,6 +34,7 @@ FISHER_SCHEMA = pa.schema(
     ]
 )
 PLAN_SCHEMA = pa.schema([("plan_hash", pa.string()), ("plan", pa.string())])
+SHARD_FOLDERS = ("shards", "plans", "fisher")
 
 _networks: dict[tuple[str, str, int], FoldedNetwork] = {}
 
@@ -48,8 +50,10 @@ def network_of(setup: UnitSetup, flat: NDArray[np.float32]) -> FoldedNetwork:
     return _networks[key]
 
 
-def run_chunk(flat: NDArray[np.float32], setup: UnitSetup, chunk: Chunk) -> ShardRecord:
+def run_chunk(flat: NDArray[np.float32], setup: UnitSetup, chunk: Chunk) -> ShardRecord | StorageError:
     """Compute every unit of ``chunk``, write its shard files, return what the manifest needs to know.
+
+    An error of the storage is returned, not raised: it must end the run, not become a task's row.
 
     Parameters
     ----------
@@ -61,7 +65,10 @@ def run_chunk(flat: NDArray[np.float32], setup: UnitSetup, chunk: Chunk) -> Shar
     for spec in chunk.tasks:
         unit = Unit(spec, network=network, setup=setup, attempt=chunk.attempt)
         results.append(unit.run(chunk.cells))
-    return write_shard(chunk, results, setup=setup)
+    try:
+        return write_shard(chunk, results, setup=setup)
+    except StorageError as error:
+        return error
 
 
 def crashed_result(setup: UnitSetup, chunk: Chunk, *, status: str, message: str) -> UnitResult:
@@ -76,19 +83,23 @@ def crashed_result(setup: UnitSetup, chunk: Chunk, *, status: str, message: str)
 
 
 def write_shard(chunk: Chunk, results: list[UnitResult], *, setup: UnitSetup) -> ShardRecord:
-    """Write rows, plans and Fisher information of a chunk, each file at once or not at all."""
+    """Write rows, plans and Fisher information of a chunk, each file at once or not at all.
+
+    A file's name holds its content hash: a late second attempt never replaces what the manifest names.
+    """
     rows = [row for result in results for row in result.rows]
-    tables = {
-        "shards": pa.Table.from_pylist(rows, schema=result_schema()),
-        "plans": pa.Table.from_pylist(_plan_rows(results), schema=PLAN_SCHEMA),
-        "fisher": pa.Table.from_pylist(_fisher_rows(chunk, results, setup), schema=FISHER_SCHEMA),
-    }
+    tables = (
+        pa.Table.from_pylist(rows, schema=result_schema()),
+        pa.Table.from_pylist(_plan_rows(results), schema=PLAN_SCHEMA),
+        pa.Table.from_pylist(_fisher_rows(chunk, results, setup), schema=FISHER_SCHEMA),
+    )
     files = {}
-    for folder, table in tables.items():
-        path = f"{folder}/{chunk.name}.parquet"
+    for folder, table in zip(SHARD_FOLDERS, tables, strict=True):
         data = parquet_bytes(table)
+        digest = bytes_hash(data)
+        path = f"{folder}/{chunk.name}-{digest[:8]}.parquet"
         atomic_write(Path(setup.run_folder) / path, data)
-        files[path] = bytes_hash(data)
+        files[path] = digest
     failed = {row["task_id"] for row in rows if row["status"] != "ok"}
     return ShardRecord(
         name=chunk.name,
