@@ -35,10 +35,15 @@ class ProgressMeter:
             self._last_line = now
             print(f"{self.title}: {self.done}/{self.total} {extra}", file=sys.stderr, flush=True)
 
+    @property
+    def fresh(self) -> int:
+        """Items finished since the meter started."""
+        return self.done - self._first_done
+
     def summary(self) -> str:
         """Return rate, remaining time and failures in words."""
-        fresh, elapsed = self.done - self._first_done, time.monotonic() - self._start
-        rate = fresh / elapsed if elapsed > 0 else 0.0
+        elapsed = time.monotonic() - self._start
+        rate = self.fresh / elapsed if elapsed > 0 else 0.0
         left = (self.total - self.done) / rate if rate > 0 else float("nan")
         remaining = f"{left:.0f} s left" if rate > 0 else "remaining time unknown"
         return f"{rate:.2f}/s, {remaining}, {self.failed} failed"

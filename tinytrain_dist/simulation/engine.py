@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from tinytrain_dist.execution.executor import Executor
 from tinytrain_dist.execution.settings import ExecutorSettings, open_executor
-from tinytrain_dist.foundation.errors import ExitCode, TooManyFailuresError
+from tinytrain_dist.foundation.errors import ExitCode, StorageError, TinyTrainError, TooManyFailuresError
+from tinytrain_dist.foundation.interrupts import interrupt_code
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.paths import atomic_write, check_name, make_folder
 from tinytrain_dist.foundation.progress import ProgressMeter, progress
@@ -24,6 +29,7 @@ from tinytrain_dist.simulation.worker import crashed_result, run_chunk, write_sh
 
 _log = logger(__name__)
 MIN_TASKS_FOR_SHARE = 10
+"""A run is not stopped before so many tasks: a share of fewer says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +100,12 @@ def _run(plan: RunPlan, folder: Path, *, executor: ExecutorSettings, config: dic
     if missing:
         (folder / "_SUCCESS").unlink(missing_ok=True)
         write_run_document(folder, plan, config, status="running")
-        with open_executor(executor) as workers:
-            compute(plan, store, missing, workers=workers, total=total)
+        try:
+            with open_executor(executor) as workers:
+                compute(plan, store, missing, workers=workers, total=total)
+        except (TinyTrainError, KeyboardInterrupt) as error:
+            _record_stop(plan, store, config, error)
+            raise
     return _complete(plan, store, config, computed=len(missing), total=total)
 
 
@@ -122,20 +132,29 @@ def _enter(plan: RunPlan, store: RunStore, finished: Finished, meter: ProgressMe
     store.add(record)
     meter.advance(len(record.tasks), failed=record.failed_tasks)
     limit = plan.settings.dispatch.max_failed_share
-    if meter.done >= MIN_TASKS_FOR_SHARE and meter.failed > limit * meter.done:
+    if meter.fresh >= MIN_TASKS_FOR_SHARE and meter.done < meter.total and meter.failed > limit * meter.fresh:
         raise TooManyFailuresError(
-            f"{meter.failed} of {meter.done} tasks failed, more than dispatch.max_failed_share = {limit}; "
-            f"see the column 'message' in {store.folder / 'shards'}"
+            f"{meter.failed} of {meter.fresh} tasks failed, more than dispatch.max_failed_share = {limit}; "
+            f"see {store.folder / 'failures.parquet'}"
         )
+
+
+def _record_stop(plan: RunPlan, store: RunStore, config: dict[str, Any], error: BaseException) -> None:
+    """Write why the run ended before its last task; where even that cannot be stored the error itself says it."""
+    code = error.exit_code if isinstance(error, TinyTrainError) else interrupt_code()
+    with suppress(StorageError):
+        write_run_document(store.folder, plan, config, status="stopped", exit_code=int(code))
+        if isinstance(error, TooManyFailuresError):
+            store.finish()
 
 
 def _complete(plan: RunPlan, store: RunStore, config: dict[str, Any], *, computed: int, total: int) -> SimulationResult:
     table = store.finish()
-    failed = len({row["task_id"] for row in table.select(["task_id", "status"]).to_pylist() if row["status"] != "ok"})
-    code = ExitCode.PARTIAL if failed else ExitCode.DONE
+    failed, code = _verdict(table, limit=plan.settings.dispatch.max_failed_share)
     digest = result_hash(table)
     write_run_document(store.folder, plan, config, status="finished", exit_code=int(code), result_hash=digest)
-    atomic_write(store.folder / "_SUCCESS", b"")
+    if code != ExitCode.TOO_MANY_FAILURES:
+        atomic_write(store.folder / "_SUCCESS", b"")
     return SimulationResult(
         folder=store.folder,
         computed=computed,
@@ -145,3 +164,12 @@ def _complete(plan: RunPlan, store: RunStore, config: dict[str, Any], *, compute
         exit_code=code,
         result_hash=digest,
     )
+
+
+def _verdict(table: pa.Table, *, limit: float) -> tuple[int, ExitCode]:
+    """Return how many tasks have a failed row, and what that makes of the run."""
+    total = pc.count_distinct(table["task_id"]).as_py()
+    failed = pc.count_distinct(table.filter(pc.not_equal(table["status"], "ok"))["task_id"]).as_py()
+    if not failed:
+        return 0, ExitCode.DONE
+    return failed, ExitCode.TOO_MANY_FAILURES if failed > limit * total else ExitCode.PARTIAL

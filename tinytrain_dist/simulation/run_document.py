@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,33 +16,45 @@ from tinytrain_dist.foundation.paths import atomic_write
 from tinytrain_dist.simulation.plan_run import RunPlan
 from tinytrain_dist.simulation.store import read_json
 
+KIND = "simulate"
 _PACKAGES = ("torch", "ray", "pyarrow", "numpy", "duckdb")
 
 
 def write_run_document(folder: Path, plan: RunPlan, config: Mapping[str, Any], *, status: str, **extra: Any) -> None:
-    """Write ``run.json``; ``extra`` holds exit code and result hash of a finished run."""
+    """Write ``run.json``; ``extra`` holds exit code and result hash of a finished run.
+
+    Domains and grid are those of every command so far: the rows of earlier ones are still there.
+    """
+    earlier = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    hashes = earlier.get("identity", {}).get("domain_hashes", {}) | plan.identity["domain_hashes"]
     document = {
         "run_id": folder.name,
-        "kind": "simulate",
+        "kind": KIND,
         "status": status,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": earlier.get("created", now),
+        "updated": now,
         "config": dict(config),
-        "identity": plan.identity,
-        "grid": grid_of(plan),
+        "identity": plan.identity | {"domain_hashes": hashes},
+        "grid": grid_of(plan, earlier=earlier.get("grid", {})),
         "versions": versions(),
         **extra,
     }
     atomic_write(folder / "run.json", json.dumps(document, indent=1).encode())
 
 
-def grid_of(plan: RunPlan) -> dict[str, Any]:
-    """Return the grid keys: they may grow without changing any number that is there."""
+def grid_of(plan: RunPlan, *, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the grid keys, ``earlier`` ones included: they may grow without changing any number that is there."""
     return {
-        "num_tasks": plan.settings.num_tasks,
-        "domains": [domain.name for domain in plan.domains],
-        "methods": list(plan.settings.methods),
-        "devices": plan.profile_hashes,
+        "num_tasks": max(plan.settings.num_tasks, earlier.get("num_tasks", 0)),
+        "domains": _joined(earlier.get("domains", ()), (domain.name for domain in plan.domains)),
+        "methods": _joined(earlier.get("methods", ()), plan.settings.methods),
+        "devices": earlier.get("devices", {}) | plan.profile_hashes,
     }
+
+
+def _joined(earlier: Iterable[str], names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys([*earlier, *names]))
 
 
 def versions() -> dict[str, str]:
@@ -59,7 +71,10 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     path = folder / "run.json"
     if not path.exists():
         return
-    before, now = _flat(read_json(path).get("identity", {})), _flat(identity)
+    document = read_json(path)
+    if document.get("kind") != KIND:
+        raise RunLockedError(f"{folder}: holds a run of kind {document.get('kind')!r}; set another run.id")
+    before, now = _flat(document.get("identity", {})), _flat(identity)
     keys = {key for key in {*before, *now} if not key.startswith("domain_hashes.") or (key in before and key in now)}
     differing = sorted(key for key in keys if before.get(key) != now.get(key))
     if differing:
