@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
-from tinytrain_dist.foundation.logs import logger, start_logging
-from tinytrain_dist.foundation.paths import local_path
+from tinytrain_dist.foundation.logs import start_logging
+from tinytrain_dist.foundation.paths import local_path, make_folder
 from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.page import write_page
@@ -15,12 +16,15 @@ from tinytrain_dist.reporting.rendering import render_table
 from tinytrain_dist.reporting.runs import open_run
 from tinytrain_dist.reporting.wandb_run import log_to_wandb
 from tinytrain_dist.simulation.engine import SimulationResult, simulate
+from tinytrain_dist.simulation.plan_run import plan_run
+from tinytrain_dist.simulation.settings import SimulationSettings
 from tinytrain_dist.verbs.compose import compose_job, config_document, output_root
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
-from tinytrain_dist.verbs.settings_of import executor_settings, simulation_settings, wandb_mode
+from tinytrain_dist.verbs.settings_of import executor_settings, meta_train_settings, simulation_settings, wandb_mode
 
-_log = logger(__name__)
+RANDOM, META_TRAIN = "random", "meta_train"
+"""Values of ``backbone.weights`` that name no file."""
 
 
 def main(argv: list[str]) -> ExitCode:
@@ -30,15 +34,16 @@ def main(argv: list[str]) -> ExitCode:
         return ExitCode.DONE
     start_logging()
     config = compose_job(argv)
-    root, mode = output_root(config), wandb_mode(config)
-    with cluster(executor_settings(config.executor)):
-        weights = initial_weights(config, root=root)
+    root, mode, executor = output_root(config), wandb_mode(config), executor_settings(config.executor)
+    settings = checked_settings(config)
+    make_folder(root)
+    with cluster(executor):
         result = simulate(
-            simulation_settings(config, weights=weights),
+            replace(settings, weights=initial_weights(config, root=root)),
             root=root,
             run_id=config.run.id,
             force_new=config.run.force_new,
-            executor=executor_settings(config.executor),
+            executor=executor,
             config=config_document(config),
         )
     _say_what_ran(result)
@@ -50,15 +55,29 @@ def main(argv: list[str]) -> ExitCode:
     return result.exit_code
 
 
+def checked_settings(config: JobConfig) -> SimulationSettings:
+    """Return the simulation asked for; what is wrong with it is said before a cluster or an earlier stage starts."""
+    settings = simulation_settings(config, weights=given_weights(config))
+    plan_run(settings)
+    if config.backbone.weights == META_TRAIN:
+        meta_train_settings(config)
+    return settings
+
+
+def given_weights(config: JobConfig) -> Path | None:
+    """Return the checkpoint file the configuration names, ``None`` where it names a way to make one."""
+    if config.backbone.weights in (RANDOM, META_TRAIN):
+        return None
+    return local_path(config.backbone.weights, what="backbone.weights")
+
+
 def initial_weights(config: JobConfig, *, root: Path) -> Path | None:
     """Return the checkpoint to start from; ``meta_train`` runs (or reuses) that stage, ``random`` is ``None``."""
-    if config.backbone.weights == "random":
-        return None
-    if config.backbone.weights == "meta_train":
+    if config.backbone.weights == META_TRAIN:
         from tinytrain_dist.verbs.meta_train import run_meta_training
 
         return run_meta_training(config, root=root).weights_path
-    return local_path(config.backbone.weights, what="backbone.weights")
+    return given_weights(config)
 
 
 def _say_what_ran(result: SimulationResult) -> None:
