@@ -26,8 +26,8 @@ class NoUpdate(Method):
         return Adaptation(accuracy_before=task.accuracy_before, accuracy_after=task.accuracy_before)
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
-        """Only the scale counts, and not even that for the accuracy."""
-        return {"scale": finetune.scale}
+        """Nothing counts: the scale leaves the nearest prototype the nearest."""
+        return {}
 
 
 METHODS.register(NoUpdate.name, NoUpdate())
