@@ -50,22 +50,26 @@ class UpdatePlan:
         Layers whose normalisation shift (the bias after folding) is updated.
     scale_layers
         Layers whose normalisation scale is updated.
+    adapters
+        Last convolutions of the blocks beside which a lite residual module is trained (``graphs/adapters.py``),
+        ascending.
     """
 
     backbone: str
     updates: tuple[LayerUpdate, ...] = ()
     bias_layers: tuple[int, ...] = ()
     scale_layers: tuple[int, ...] = ()
+    adapters: tuple[int, ...] = ()
 
     @cached_property
     def hash(self) -> str:
         """Content hash: equal plans are tuned once."""
-        return content_hash(asdict(self))
+        return content_hash(_document(self))
 
     @property
     def is_empty(self) -> bool:
         """True when nothing is updated."""
-        return not (self.updates or self.bias_layers or self.scale_layers)
+        return not (self.updates or self.bias_layers or self.scale_layers or self.adapters)
 
     @property
     def earliest_weight_layer(self) -> int | None:
@@ -75,7 +79,7 @@ class UpdatePlan:
     @property
     def earliest_layer(self) -> int | None:
         """Index of the first layer where anything changes: the backward pass stops there."""
-        touched = [u.layer for u in self.updates] + list(self.bias_layers) + list(self.scale_layers)
+        touched = (*(u.layer for u in self.updates), *self.bias_layers, *self.scale_layers, *self.adapters)
         return min(touched, default=None)
 
     def check(self, graph: LayerGraph) -> UpdatePlan:
@@ -87,9 +91,27 @@ class UpdatePlan:
             raise PlanError(f"plan: layers must ascend without repeats, found {layers}")
         for index in (*layers, *self.bias_layers, *self.scale_layers):
             graph.layer(index)
+        _check_adapters(self.adapters, graph)
         for update in self.updates:
             _check_channels(update, graph.layer(update.layer))
         return self
+
+
+def _check_adapters(adapters: tuple[int, ...], graph: LayerGraph) -> None:
+    ends = [layer.index for layer in graph.layers if layer.role == "project"] if adapters else []
+    if list(adapters) != sorted(set(adapters)) or not set(adapters) <= set(ends):
+        raise PlanError(
+            f"plan: adapters {list(adapters)}: allowed, ascending and without repeats, "
+            f"the last convolutions of the blocks of {graph.name}: {ends}"
+        )
+
+
+def _document(plan: UpdatePlan) -> dict[str, Any]:
+    """Return the plan as plain values; an empty field of later origin is left out: old plans keep their hash."""
+    raw = asdict(plan)
+    if not plan.adapters:
+        del raw["adapters"]
+    return raw
 
 
 def _check_channels(update: LayerUpdate, layer: ConvLayer) -> None:
@@ -133,7 +155,7 @@ def full_plan(graph: LayerGraph) -> UpdatePlan:
 
 def plan_to_json(plan: UpdatePlan) -> str:
     """Return the plan as a JSON document with its format version and hash."""
-    return json.dumps({"format": PLAN_FORMAT, "hash": plan.hash, **asdict(plan)})
+    return json.dumps({"format": PLAN_FORMAT, "hash": plan.hash, **_document(plan)})
 
 
 def plan_from_json(text: str, *, name: str) -> UpdatePlan:
@@ -147,6 +169,7 @@ def plan_from_json(text: str, *, name: str) -> UpdatePlan:
             updates=tuple(_update(item) for item in raw["updates"]),
             bias_layers=tuple(int(i) for i in raw["bias_layers"]),
             scale_layers=tuple(int(i) for i in raw["scale_layers"]),
+            adapters=tuple(int(i) for i in raw.get("adapters", ())),
         )
     except (KeyError, TypeError, json.JSONDecodeError, ValueError) as exc:
         if isinstance(exc, PlanError):
