@@ -90,8 +90,8 @@ def test_costs_of_a_plan_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
     ("words", "expected"),
     [
         (("--backbone", "mcunet", "--method", "last_laier"), "last_layer"),
-        (("--backbone", "mobilenet_v2", "--method", "sparse_update"), "--plan"),
-        (("--backbone", "mcunet", "--method", "tiny_tl"), "not counted from a plan"),
+        (("--backbone", "mobilenet_v2_w0.5", "--method", "sparse_update"), "--plan"),
+        (("--backbone", "mcunet", "--method", "raw_pixels"), "uses no network"),
         (("--backbone", "mcunett", "--method", "none"), "mcunet"),
         (("--backbone", "mcunet", "--method", "none", "--batch", "0"), "batch"),
         (("--backbone", "mcunet", "--method", "none", "--devise", "x"), "--device"),

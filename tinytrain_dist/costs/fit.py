@@ -9,7 +9,7 @@ forward pass on the paper's three networks, which only a lifetime planner can sa
 
 from __future__ import annotations
 
-from tinytrain_dist.costs.counters import STATE_WORD_BYTES, PaperMemory, full_memory, paper_memory
+from tinytrain_dist.costs.counters import STATE_WORD_BYTES, PaperMemory, adapter_memory, full_memory, paper_memory
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.budget import Budget
@@ -26,9 +26,11 @@ def counted_memory(
     optimizer: str = "adam",
     bytes_per_element: int = 4,
 ) -> PaperMemory:
-    """Return the paper's counter by the formula that applies: FullTrain's when ``full``, else the plan's."""
+    """Return the paper's counter by the formula that applies: FullTrain's when ``full``, the modules', the plan's."""
     if full:
         return full_memory(graph, batch=batch, bytes_per_element=bytes_per_element, optimizer=optimizer)
+    if plan.adapters:
+        return adapter_memory(graph, plan, batch=batch, bytes_per_element=bytes_per_element, optimizer=optimizer)
     return paper_memory(graph, plan, optimizer=optimizer, bytes_per_element=bytes_per_element, batch=batch)
 
 

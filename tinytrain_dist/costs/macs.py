@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tinytrain_dist.graphs.adapters import LiteResidual, lite_residuals
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan, update_weights, updated_weights
 
@@ -47,19 +48,38 @@ def plan_macs(graph: LayerGraph, plan: UpdatePlan, *, chain: Chain = "weights") 
 
     Input gradients: forward MACs of the layers strictly after the start of the chain. Weight gradients: the
     updated share of each updated layer's forward MACs. A plan of all weights costs 2 x forward, the stem's input
-    gradient included (TinyTrain, arXiv 2307.09988, Table 2).
+    gradient included (TinyTrain, arXiv 2307.09988, Table 2). Adapters add their forward, weight gradients and the
+    input gradients the chain needs.
     """
     plan.check(graph)
-    forward = graph.forward_macs
+    modules = lite_residuals(graph, plan.adapters)
+    added = sum(module.macs for module in modules)
+    forward = graph.forward_macs + added
     if updates_all_weights(graph, plan):
         return Macs(forward=forward, input_grad=forward, weight_grad=forward)
     start = chain_start(plan, chain=chain)
-    input_grad = 0 if start is None else sum(layer.macs for layer in graph.layers[start + 1 :])
+    if start is None:
+        return Macs(forward=forward, input_grad=0, weight_grad=0)
+    input_grad = sum(layer.macs for layer in graph.layers[start + 1 :])
     weight_grad = sum(
         update_weights(update, graph.layer(update.layer)) * graph.layer(update.layer).out_size ** 2
         for update in plan.updates
     )
-    return Macs(forward=forward, input_grad=input_grad, weight_grad=weight_grad)
+    return Macs(
+        forward=forward,
+        input_grad=input_grad + sum(adapter_input_grad_macs(graph, module, start) for module in modules),
+        weight_grad=weight_grad + added,
+    )
+
+
+def passes_gradient(graph: LayerGraph, module: LiteResidual, start: int) -> bool:
+    """Return whether the chain goes on before the module's block, so that the module's own input needs a gradient."""
+    return graph.block_layers(module.block)[0].index > start
+
+
+def adapter_input_grad_macs(graph: LayerGraph, module: LiteResidual, start: int) -> int:
+    """Return the input-gradient MACs of one module; the second convolution always needs them."""
+    return module.macs if passes_gradient(graph, module, start) else module.convolutions[1].macs
 
 
 def fisher_macs(graph: LayerGraph, inspected: Sequence[int]) -> int:

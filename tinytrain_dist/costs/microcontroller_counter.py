@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
-from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, num_selected, update_weights
+from tinytrain_dist.costs.saved_exact import input_slice_elements
+from tinytrain_dist.graphs.adapters import lite_residuals
+from tinytrain_dist.graphs.layer_graph import LayerGraph
+from tinytrain_dist.graphs.update_plan import UpdatePlan, update_weights
 
 BIAS_BYTES = 4
 
@@ -31,20 +33,18 @@ def microcontroller_memory(graph: LayerGraph, plan: UpdatePlan) -> Microcontroll
 
     Every layer whose weights or bias change: a 1-bit mask per output element (projections too) and a 4-byte bias
     per channel. Where weights change: the selected weights and the input channels they read, 1 byte each. The
-    input of the classifier: 1 byte per feature.
+    input of the classifier: 1 byte per feature. Convolutions of lite residual modules count like updated layers.
     """
     plan.check(graph)
     touched = {u.layer for u in plan.updates} | set(plan.bias_layers) | set(plan.scale_layers)
-    layers = [graph.layer(index) for index in touched]
+    added = [layer for module in lite_residuals(graph, plan.adapters) for layer in module.convolutions]
+    layers = [graph.layer(index) for index in touched] + added
     return MicrocontrollerMemory(
         mask_bytes=sum(-(-layer.output_elements // 8) for layer in layers),
         bias_bytes=sum(BIAS_BYTES * layer.out_channels for layer in layers),
-        weight_bytes=sum(update_weights(u, graph.layer(u.layer)) for u in plan.updates),
-        input_bytes=sum(_input_bytes(u, graph.layer(u.layer)) for u in plan.updates),
+        weight_bytes=sum(update_weights(u, graph.layer(u.layer)) for u in plan.updates)
+        + sum(layer.weights for layer in added),
+        input_bytes=sum(input_slice_elements(u, graph.layer(u.layer)) for u in plan.updates)
+        + sum(layer.input_elements for layer in added),
         feature_bytes=graph.feature_channels,
     )
-
-
-def _input_bytes(update: LayerUpdate, layer: ConvLayer) -> int:
-    by_channel = update.side == "input" or layer.channels_per_group == 1
-    return (num_selected(update, layer) if by_channel else layer.in_channels) * layer.in_size**2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinytrain_dist.costs.counters import check_batch
+from tinytrain_dist.graphs.adapters import LiteResidual, lite_residuals
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, num_selected
 
@@ -23,17 +24,27 @@ def saved_exact_bytes(
     depthwise layers, all of them for the output side of any other layer. The gradient of a bias needs no input.
     Every ReLU6 from the first touched layer on keeps its mask. At most the paper's upper bound
     (``saved_activation_bytes``) when no scale is updated and no bias before the first updated weight.
+    A lite residual module keeps the inputs of its convolutions, its normalised outputs and its mask.
     """
     check_batch(batch)
     start = plan.check(graph).earliest_layer
     if start is None:
         return 0
-    inputs = sum(_input_slice(update, graph.layer(update.layer)) for update in plan.updates)
+    modules = lite_residuals(graph, plan.adapters)
+    inputs = sum(input_slice_elements(update, graph.layer(update.layer)) for update in plan.updates)
+    inputs += sum(module_kept_elements(module) for module in modules)
     scales = sum(graph.layer(index).output_elements for index in plan.scale_layers)
     masks = sum(layer.output_elements for layer in graph.layers[start:] if layer.has_activation)
+    masks += sum(module.convolutions[0].output_elements for module in modules)
     return batch * (inputs + scales) * bytes_per_element + -(-batch * masks * mask_bits // 8)
 
 
-def _input_slice(update: LayerUpdate, layer: ConvLayer) -> int:
+def module_kept_elements(module: LiteResidual) -> int:
+    """Return the elements a module keeps besides its mask: inputs of its convolutions, normalised outputs."""
+    return sum(layer.input_elements + layer.output_elements for layer in module.convolutions)
+
+
+def input_slice_elements(update: LayerUpdate, layer: ConvLayer) -> int:
+    """Return the input elements of one image that the weight gradient of ``update`` multiplies."""
     by_channel = update.side == "input" or layer.channels_per_group == 1
     return (num_selected(update, layer) if by_channel else layer.in_channels) * layer.in_size**2
