@@ -45,9 +45,10 @@ class Adaptation:
 def fine_tune(task: TargetTask, plan: UpdatePlan) -> Adaptation:
     """Update the plan's weights for the task and return the query accuracy before and after.
 
-    A loss that is not finite ends the tuning with status ``diverged``.
+    A loss that is not finite ends the tuning with status ``diverged``. Raises ``PlanError`` for a plan of another
+    backbone.
     """
-    cut = plan.earliest_layer
+    cut = plan.check(task.network.graph).earliest_layer
     if cut is None or task.settings.iterations == 0:
         return Adaptation(accuracy_before=task.accuracy_before, accuracy_after=task.accuracy_before)
     layers = TrainableLayers(task.network, plan)

@@ -39,6 +39,9 @@ class SelectionInput:
         Channel importance of each inspected layer, ``[out_channels]``.
     weight_norms
         L2 norm of each inspected layer's weights.
+    input_norms
+        L2 norm of each inspected layer's weights per input channel, ``[in_channels]``: orders the channels of
+        side ``input``, where there is no Delta (MCUNetV3).
     memory_of
         Bytes a plan takes by the rule the budget is stated in.
     task_id
@@ -48,6 +51,7 @@ class SelectionInput:
     graph: LayerGraph
     delta: Mapping[int, NDArray[np.float64]]
     weight_norms: Mapping[int, float]
+    input_norms: Mapping[int, NDArray[np.float64]]
     budget: Budget
     memory_of: Callable[[UpdatePlan], int]
     settings: SelectionSettings
@@ -55,7 +59,7 @@ class SelectionInput:
 
 
 def select_plan(given: SelectionInput) -> Decision:
-    """Return the plan Algorithm 1 chooses, or ``infeasible`` when no single layer fits the budget."""
+    """Return the plan Algorithm 1 chooses, or ``infeasible`` when it holds no layer at all."""
     chosen: list[LayerUpdate] = []
     ranked = [_update(given, layer) for layer in layer_order(given)]
     for update in ranked:
@@ -88,17 +92,19 @@ def layer_facts(given: SelectionInput, layer: int) -> LayerFacts:
     )
 
 
-def top_channels(delta: NDArray[np.float64], ratio: float) -> tuple[int, ...] | None:
+def top_channels(importance: NDArray[np.float64], ratio: float) -> tuple[int, ...] | None:
     """Return the indices of the ``ratio`` largest entries, ascending; ``None`` for all, never fewer than one."""
-    count = max(1, int(ratio * len(delta) + 0.5))
-    if count >= len(delta):
+    count = max(1, int(ratio * len(importance) + 0.5))
+    if count >= len(importance):
         return None
-    best = np.lexsort((np.arange(len(delta)), -delta))[:count]
+    best = np.lexsort((np.arange(len(importance)), -importance))[:count]
     return tuple(sorted(int(c) for c in best))
 
 
 def _update(given: SelectionInput, layer: int) -> LayerUpdate:
-    return LayerUpdate(layer=layer, channels=top_channels(given.delta[layer], given.settings.channel_ratio))
+    side, ratio = given.settings.side, given.settings.channel_ratio
+    importance = given.delta[layer] if side == "output" else given.input_norms[layer]
+    return LayerUpdate(layer=layer, channels=top_channels(importance, ratio), side=side)
 
 
 def _plan(graph: LayerGraph, updates: Iterable[LayerUpdate]) -> UpdatePlan:
@@ -124,4 +130,5 @@ def _missing(given: SelectionInput, candidates: list[LayerUpdate]) -> str:
         text = f"layer {update.layer} alone misses {short_bytes} bytes and {short_macs} backward MACs"
         best = min(best or (share, text), (share, text))
     assert best is not None, "at least one layer is always inspected"
-    return f"no layer fits the budget; {best[1]}"
+    which = "the best layer does not fit" if given.settings.on_overflow == "stop" else "no layer fits"
+    return f"{which} the budget; {best[1]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,7 +41,7 @@ class FineTuneSettings:
         _require(0 < self.learning_rate < 10, "finetune.learning_rate", self.learning_rate, "above 0, below 10")
         _require(self.optimizer in ("adam", "sgd"), "finetune.optimizer", self.optimizer, "adam, sgd")
         _require(0 <= self.momentum < 1, "finetune.momentum", self.momentum, "0 to below 1")
-        _require(self.scale is None or self.scale > 0, "finetune.scale", self.scale, "above 0, or null")
+        _require(self.scale is None or 0 < self.scale < math.inf, "finetune.scale", self.scale, "above 0, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class SelectionSettings:
         Fisher information is measured in the last so many blocks (and the mix layer).
     channel_ratio
         Share of a selected layer's channels that is updated.
+    side
+        ``output``: channels of largest Delta; ``input``: input channels of largest weight norm (MCUNetV3).
     compute_share
         Backward budget as a share of FullTrain's backward MACs.
     memory_bytes

@@ -53,6 +53,11 @@ class TargetTask:
         return to_float(torch.from_numpy(self.episode.support_images)).to(self.network.dtype)
 
     @cached_property
+    def support_input(self) -> Tensor:
+        """Support images as network input, ``[S, 3, R, R]`` in [-1, 1]."""
+        return _channels_last(to_unit(self.support_unit))
+
+    @cached_property
     def query_input(self) -> Tensor:
         """Query images as network input, ``[Q, 3, R, R]`` in [-1, 1]."""
         unit = to_float(torch.from_numpy(self.episode.query_images))
@@ -68,7 +73,7 @@ class TargetTask:
 
     def support_state(self, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for the support images; later cuts continue earlier ones."""
-        return self._state(self._support_states, _channels_last(to_unit(self.support_unit)), cut)
+        return self._state(self._support_states, self.support_input, cut)
 
     def query_state(self, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for the query images."""

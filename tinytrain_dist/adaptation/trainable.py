@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, fold
 from tinytrain_dist.graphs.layer_graph import ConvLayer
-from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
+from tinytrain_dist.graphs.update_plan import LayerUpdate, Side, UpdatePlan
 
 
 class TrainableLayers:
@@ -29,7 +29,7 @@ class TrainableLayers:
         weight = self._network.backbone.unit(update.layer).conv.weight
         if update.channels is None:
             return _leaf(weight)
-        axis = channel_axis(self._network.graph.layer(update.layer), update)
+        axis = channel_axis(self._network.graph.layer(update.layer), update.side)
         return _leaf(weight.index_select(axis, torch.tensor(update.channels)))
 
     def leaves(self) -> list[Tensor]:
@@ -54,13 +54,13 @@ class TrainableLayers:
         update = self._updates[index]
         if update.channels is None:
             return self._weights[index]
-        axis = channel_axis(self._network.graph.layer(index), update)
+        axis = channel_axis(self._network.graph.layer(index), update.side)
         return frozen.index_copy(axis, torch.tensor(update.channels), self._weights[index])
 
 
-def channel_axis(layer: ConvLayer, update: LayerUpdate) -> int:
-    """Return the axis of the weight ``[out, in/groups, k, k]`` the update's channels count on."""
-    return 1 if update.side == "input" and layer.groups == 1 else 0
+def channel_axis(layer: ConvLayer, side: Side) -> int:
+    """Return the axis of the weight ``[out, in/groups, k, k]`` the channels of ``side`` count on."""
+    return 1 if side == "input" and layer.groups == 1 else 0
 
 
 def _leaf(value: Tensor) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from tinytrain_dist.adaptation.fine_tuning import Adaptation
 from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_information
 from tinytrain_dist.adaptation.methods import METHODS, Method, PlanQuestion
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.adaptation.weight_norms import input_channel_norms, weight_norm
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.costs.pricing import device_budget, plan_memory_bytes
 from tinytrain_dist.costs.profiles import DeviceProfile
@@ -121,7 +122,8 @@ class Unit:
             budget=self._budget(profile),
             memory_of=self._memory_rule(profile),
             fisher=lambda: self.fisher,
-            weight_norm=lambda layer: float(self.network.backbone.unit(layer).conv.weight.detach().norm()),
+            weight_norm=partial(weight_norm, self.network),
+            input_norms=partial(input_channel_norms, self.network),
         )
 
     def _memory_rule(self, profile: DeviceProfile) -> Callable[[UpdatePlan], int]:

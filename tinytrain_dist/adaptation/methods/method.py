@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tinytrain_dist.adaptation.fine_tuning import Adaptation, fine_tune
 from tinytrain_dist.adaptation.fisher import FisherInformation
 from tinytrain_dist.adaptation.selection import Decision
@@ -28,8 +31,8 @@ class PlanQuestion:
     ----------
     fisher
         Fisher information of the task; measured at the first call, then shared by every device.
-    weight_norm
-        L2 norm of a layer's weights.
+    weight_norm, input_norms
+        L2 norm of a layer's weights: of all, and per input channel ``[in_channels]``.
     budget, memory_of
         The device's budget, and the bytes a plan takes by the rule that budget is stated in.
     """
@@ -41,10 +44,11 @@ class PlanQuestion:
     memory_of: Callable[[UpdatePlan], int]
     fisher: Callable[[], FisherInformation]
     weight_norm: Callable[[int], float]
+    input_norms: Callable[[int], NDArray[np.float64]]
 
 
 class Method(ABC):
-    """One adaptation method.
+    """One adaptation method. Another package offers an instance under the entry point ``tinytrain_dist.methods``.
 
     Attributes
     ----------

@@ -8,8 +8,6 @@ from tinytrain_dist.adaptation.methods.method import METHODS, Method, PlanQuesti
 from tinytrain_dist.adaptation.selection import Decision, SelectionInput, select_plan
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 
-_BUDGET_KEYS = frozenset({"memory_bytes", "compute_share"})
-
 
 class TinyTrain(Method):
     """Task-adaptive sparse update: one backward pass measures which channels matter for this task (Eq. 2),
@@ -28,6 +26,7 @@ class TinyTrain(Method):
             graph=question.graph,
             delta=delta,
             weight_norms={layer: question.weight_norm(layer) for layer in delta},
+            input_norms={layer: question.input_norms(layer) for layer in delta},
             budget=question.budget,
             memory_of=question.memory_of,
             settings=question.settings,
@@ -36,9 +35,8 @@ class TinyTrain(Method):
         return select_plan(given)
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
-        """Training settings and how layers are chosen; the budget itself stands in the row."""
-        chosen = {k: v for k, v in asdict(selection).items() if k not in _BUDGET_KEYS}
-        return super().variant_settings(finetune, selection) | chosen
+        """Training settings and how layers are chosen, budgets included."""
+        return super().variant_settings(finetune, selection) | asdict(selection)
 
 
 METHODS.register(TinyTrain.name, TinyTrain())

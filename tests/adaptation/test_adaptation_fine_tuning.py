@@ -1,0 +1,185 @@
+"""Fine-tuning of one task: cached prefix, same images for all methods, determinism, divergence."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tiny_task import GRAPH, convolutions_behind, plan_of, tiny_backbone, tiny_task
+from torch import Tensor
+
+from tinytrain_dist.adaptation.fine_tuning import fine_tune
+from tinytrain_dist.adaptation.settings import FineTuneSettings
+from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.backbones.network import LayerState
+from tinytrain_dist.foundation.errors import PlanError
+from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
+
+END = len(GRAPH.layers)
+LATE = plan_of(LayerUpdate(layer=7, channels=(0, 5)), LayerUpdate(layer=9))
+
+
+def watched_losses(task: TargetTask, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    found: list[Tensor] = []
+    true_loss = task.loss
+
+    def loss(support: Tensor, pseudo: Tensor) -> Tensor:
+        found.append(true_loss(support, pseudo))
+        return found[-1]
+
+    monkeypatch.setattr(task, "loss", loss)
+    return found
+
+
+@pytest.mark.parametrize("order", [range(END + 1), range(END, -1, -1), (7, 2, 9, 8, 3, 10)])
+def test_a_cached_prefix_equals_recomputation(order: range) -> None:
+    task = tiny_task()
+    for cut in order:
+        for state, images in ((task.support_state(cut), task.support_input), (task.query_state(cut), task.query_input)):
+            fresh = task.network.run(LayerState(images), stop=cut)
+            assert torch.equal(state.x, fresh.x)
+            assert (state.residual is None) == (fresh.residual is None)
+            if state.residual is not None and fresh.residual is not None:
+                assert torch.equal(state.residual, fresh.residual)
+
+
+def test_the_outcome_does_not_depend_on_what_is_cached() -> None:
+    cold, warm = tiny_task(), tiny_task()
+    assert warm.accuracy_before == fine_tune(warm, full_plan(GRAPH)).accuracy_before
+    assert fine_tune(warm, LATE) == fine_tune(cold, LATE)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4, 7, 9])
+def test_nothing_before_the_earliest_update_runs_backward(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_backbone()
+    task = tiny_task(backbone, settings=FineTuneSettings(iterations=1))
+    losses, saved = watched_losses(task, monkeypatch), list[tuple[int, ...]]()
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        fine_tune(task, plan_of(LayerUpdate(layer=cut, channels=(0,)), *_mix_unless(cut)))
+    assert convolutions_behind(losses[0]) == END - cut
+    sizes = {shape[2] for shape in saved if len(shape) == 4 and shape[0] == 2 * len(task.support_labels)}
+    assert max(sizes) == GRAPH.layer(cut).in_size
+    assert not task.support_state(cut).x.requires_grad
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def _mix_unless(cut: int) -> tuple[LayerUpdate, ...]:
+    return () if cut == END - 1 else (LayerUpdate(layer=END - 1),)
+
+
+def test_the_same_task_twice_gives_the_same_losses() -> None:
+    first, second = (fine_tune(tiny_task(), LATE) for _ in range(2))
+    assert first == second
+    assert len(first.losses) == 4
+    assert fine_tune(tiny_task(task_id="tiny/1"), LATE).losses != first.losses
+
+
+def test_the_global_generator_is_neither_read_nor_moved() -> None:
+    torch.manual_seed(1)
+    first = fine_tune(tiny_task(), LATE)
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    assert fine_tune(tiny_task(), LATE) == first
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def recording(task: TargetTask, calls: list[Tensor]) -> Callable[[str, int], Tensor]:
+    original = task.pseudo_query
+
+    def pseudo_query(purpose: str, iteration: int) -> Tensor:
+        calls.append(original(purpose, iteration))
+        return calls[-1]
+
+    return pseudo_query
+
+
+def test_every_method_sees_the_same_augmented_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[Tensor]] = []
+    for plan, rate in ((LATE, 1e-3), (full_plan(GRAPH), 1e-2)):
+        task = tiny_task(settings=FineTuneSettings(iterations=3, learning_rate=rate))
+        drawn = [task.pseudo_query("finetune", iteration) for iteration in range(3)]
+        calls: list[Tensor] = []
+        monkeypatch.setattr(task, "pseudo_query", recording(task, calls))
+        fine_tune(task, plan)
+        assert all(torch.equal(a, b) for a, b in zip(calls, drawn, strict=True))
+        seen.append(calls)
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+    assert not torch.equal(seen[0][0], seen[0][1]), "each iteration has its own images"
+
+
+def test_without_augmentation_the_pseudo_query_is_the_support_set() -> None:
+    task = tiny_task(settings=FineTuneSettings(augment=False))
+    assert torch.equal(task.pseudo_query("finetune", 3), task.support_input)
+    assert not torch.equal(tiny_task().pseudo_query("finetune", 3), task.support_input)
+
+
+def test_the_loss_reaches_the_prototypes() -> None:
+    task = tiny_task()
+    support, pseudo = (torch.rand(7, 20, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    torch.autograd.backward(task.loss(support, pseudo))
+    for features in (support, pseudo):
+        assert features.grad is not None and bool((features.grad != 0).all())
+
+
+def test_tuning_lowers_the_loss_and_learns_the_task() -> None:
+    settings = FineTuneSettings(iterations=15, learning_rate=1e-2, augment=False)
+    outcome = fine_tune(tiny_task(settings=settings), full_plan(GRAPH))
+    assert outcome.losses[-1] < outcome.losses[0] / 10
+    assert outcome.accuracy_after is not None and outcome.accuracy_after > outcome.accuracy_before
+    assert (outcome.status, outcome.message) == ("ok", None)
+
+
+@pytest.mark.parametrize("iterations, plan", [(0, LATE), (5, plan_of())])
+def test_nothing_to_do_leaves_the_accuracy_as_it_was(iterations: int, plan: UpdatePlan) -> None:
+    task = tiny_task(settings=FineTuneSettings(iterations=iterations))
+    outcome = fine_tune(task, plan)
+    assert outcome.accuracy_after == outcome.accuracy_before == task.accuracy_before
+    assert (outcome.losses, outcome.status) == ((), "ok")
+
+
+def test_not_a_number_in_the_weights_is_a_status_and_no_exception() -> None:
+    backbone = tiny_backbone()
+    with torch.no_grad():
+        backbone.unit(6).conv.weight[0, 0] = float("nan")
+    outcome = fine_tune(tiny_task(backbone), LATE)
+    assert (outcome.status, outcome.accuracy_after, len(outcome.losses)) == ("diverged", None, 1)
+    assert outcome.message is not None and "finetune.learning_rate" in outcome.message
+
+
+def test_steps_that_explode_are_a_status_and_no_exception() -> None:
+    settings = FineTuneSettings(iterations=20, optimizer="sgd", learning_rate=9.9, scale=1e30)
+    outcome = fine_tune(tiny_task(tiny_backbone(dtype=torch.float32), settings=settings), full_plan(GRAPH))
+    assert (outcome.status, outcome.accuracy_after) == ("diverged", None)
+    assert 1 < len(outcome.losses) < 20, "the first steps were finite, and nothing ran after the last one"
+    assert outcome.message is not None and f"iteration {len(outcome.losses)}" in outcome.message
+
+
+def test_the_last_step_may_diverge_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = FineTuneSettings(iterations=2)
+    task = tiny_task(settings=settings)
+    steps = []
+    true_step = torch.optim.Adam.step
+
+    def step(self: torch.optim.Adam) -> None:
+        steps.append(true_step(self))
+        if len(steps) == settings.iterations:
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    outcome = fine_tune(task, LATE)
+    assert (outcome.status, outcome.accuracy_after, len(outcome.losses)) == ("diverged", None, 2)
+
+
+def test_the_set_scale_wins_over_the_learned_one() -> None:
+    assert tiny_task().scale == 10.0
+    assert tiny_task(settings=FineTuneSettings(scale=4.0)).scale == 4.0
+
+
+def test_a_plan_of_another_backbone_is_refused() -> None:
+    with pytest.raises(PlanError, match="'mcunet' used with 'tiny'"):
+        fine_tune(tiny_task(), full_plan(layer_graph("mcunet")))

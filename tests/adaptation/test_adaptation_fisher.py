@@ -1,0 +1,114 @@
+"""Fisher information: Eq. 2 by brute force, and a backward pass that stays in the inspected layers."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny_task import GRAPH, convolutions_behind, tiny_backbone, tiny_task
+from torch import Tensor
+
+from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_information
+from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.backbones.network import Backbone
+
+EVERY = tuple(layer.index for layer in GRAPH.layers)
+
+
+def plain_loss(task: TargetTask, support: Tensor, pseudo: Tensor) -> Tensor:
+    """Return the loss of the paper's head, written out class by class."""
+    labels = task.episode.support_labels.tolist()
+    rows = [[i for i, own in enumerate(labels) if own == c] for c in range(task.way)]
+    prototypes = [support[own].mean(0) for own in rows]
+    total = torch.zeros((), dtype=support.dtype)
+    for feature, label in zip(pseudo, labels, strict=True):
+        cosines = [feature @ p / (feature.norm() * p.norm()) for p in prototypes]
+        logits = task.scale * torch.stack(cosines)
+        total = total + torch.logsumexp(logits, 0) - logits[label]
+    return total / len(labels)
+
+
+def brute_force(task: TargetTask, backbone: Backbone) -> dict[int, NDArray[np.float64]]:
+    kept: dict[int, Tensor] = {}
+
+    def hook(index: int) -> Any:
+        def keep(module: torch.nn.Module, args: Any, output: Tensor) -> None:
+            output.retain_grad()
+            kept[index] = output
+
+        return keep
+
+    handles = [backbone.unit(index).register_forward_hook(hook(index)) for index in EVERY]
+    images = torch.cat([task.support_input, task.pseudo_query("fisher", 0)])
+    support, pseudo = backbone(images).chunk(2)
+    torch.autograd.backward(plain_loss(task, support, pseudo))
+    for handle in handles:
+        handle.remove()
+    found = {}
+    for index, activation in kept.items():
+        assert activation.grad is not None
+        a, g = activation.detach().numpy(), activation.grad.numpy()
+        delta = np.zeros(a.shape[1])
+        for channel in range(a.shape[1]):
+            sums = [float((a[n, channel] * g[n, channel]).sum()) for n in range(len(a))]
+            delta[channel] = sum(s * s for s in sums) / (2 * len(a))
+        found[index] = delta
+    return found
+
+
+@pytest.mark.parametrize("inspected", [EVERY, GRAPH.last_blocks(2), (7, 8), (5, 9)])
+def test_delta_equals_brute_force_over_the_unfolded_backbone(inspected: tuple[int, ...]) -> None:
+    backbone = tiny_backbone()
+    task = tiny_task(backbone)
+    expected = brute_force(task, tiny_backbone())
+    found = fisher_information(task, inspected)
+    assert found.layers == inspected
+    for index in inspected:
+        assert found.channels[index].shape == (GRAPH.layer(index).out_channels,)
+        np.testing.assert_allclose(found.channels[index], expected[index], rtol=1e-8, atol=1e-16)
+        assert found.potential(index) == pytest.approx(math.fsum(expected[index]), rel=1e-8)
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def test_the_backward_pass_stops_at_the_first_inspected_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tiny_task()
+    losses, saved = [], list[tuple[int, ...]]()
+    true_loss = task.loss
+
+    def loss(support: Tensor, pseudo: Tensor) -> Tensor:
+        losses.append(true_loss(support, pseudo))
+        assert convolutions_behind(losses[0]) == 3, "layers 7, 8 and 9; neither the prefix nor layer 6 itself"
+        return losses[0]
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tuple(tensor.shape))
+        return tensor
+
+    monkeypatch.setattr(task, "loss", loss)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        fisher_information(task, GRAPH.last_blocks(1))
+    assert len(losses) == 1, "one backward pass"
+    maps = [shape for shape in saved if len(shape) == 4 and shape[0] == 2 * len(task.support_labels)]
+    assert maps and all(shape[2] == GRAPH.layer(6).out_size for shape in maps), "larger maps belong to the prefix"
+
+
+def test_the_information_is_a_function_of_the_task_alone() -> None:
+    first, second = (fisher_information(tiny_task(), GRAPH.last_blocks(2)) for _ in range(2))
+    other = fisher_information(tiny_task(task_id="tiny/1"), GRAPH.last_blocks(2))
+    for index in first.layers:
+        assert np.array_equal(first.channels[index], second.channels[index])
+        assert not np.array_equal(first.channels[index], other.channels[index])
+
+
+def test_it_does_not_move_the_global_generator() -> None:
+    before = torch.random.get_rng_state()
+    fisher_information(tiny_task(), (8, 9))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_potential_is_the_sum_over_channels() -> None:
+    information = FisherInformation({4: np.array([0.25, 1.0, 2.0]), 2: np.array([0.5])})
+    assert information.layers == (2, 4)
+    assert information.potential(4) == 3.25
