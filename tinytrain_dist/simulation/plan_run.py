@@ -18,7 +18,7 @@ from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.data.domain import Domain, open_domain
 from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec, check_episodes
-from tinytrain_dist.foundation.errors import DataError
+from tinytrain_dist.foundation.errors import ConfigError, DataError
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.simulation.request import Cells, Chunk, UnitSetup
 from tinytrain_dist.simulation.settings import SimulationSettings, identity_of
@@ -86,7 +86,7 @@ def plan_run(settings: SimulationSettings) -> RunPlan:
     for method in settings.methods:
         METHODS[method]
     CRITERIA[settings.selection.criterion]
-    layer_graph(settings.backbone, settings.resolution).last_blocks(settings.selection.inspect_blocks)
+    _check_inspected(settings)
     profiles = tuple(load_profile(name, dirs=settings.device_dirs) for name in settings.devices)
     domains = _open_domains(settings)
     weights, checkpoint, initialization, scale = load_weights(settings)
@@ -104,6 +104,12 @@ def plan_run(settings: SimulationSettings) -> RunPlan:
     )
     identity = identity_of(settings, checkpoint=checkpoint, domain_hashes={d.name: d.content_hash for d in domains})
     return RunPlan(settings=settings, setup=setup, weights=weights, domains=domains, identity=identity)
+
+
+def _check_inspected(settings: SimulationSettings) -> None:
+    found, allowed = settings.selection.inspect_blocks, layer_graph(settings.backbone, settings.resolution).num_blocks
+    if found > allowed:
+        raise ConfigError(f"selection.inspect_blocks: found {found}; allowed: 1 to {allowed} for {settings.backbone}")
 
 
 def _open_domains(settings: SimulationSettings) -> tuple[Domain, ...]:

@@ -6,13 +6,16 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.foundation.paths import check_name, inside, local_path, resource_folder
 from tinytrain_dist.foundation.redaction import redact
 from tinytrain_dist.foundation.strict_yaml import FORBIDDEN_KEYS, load_yaml
 from tinytrain_dist.verbs.job_config import JobConfig
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
 _WORD = re.compile(r"([^=\s]+)=(.*)", re.DOTALL)
 _IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -24,10 +27,14 @@ def compose_job(words: list[str]) -> JobConfig:
         _check_word(word)
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    parser = OverridesParser.create()
+    for word in words:
+        _check_value(word, parser)
     ConfigStore.instance().store(name="job_schema", node=JobConfig)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(resource_folder("conf"))):
@@ -35,6 +42,18 @@ def compose_job(words: list[str]) -> JobConfig:
         return cast(JobConfig, OmegaConf.to_object(found))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"configuration: {' '.join(str(error.__cause__ or error).split())}") from error
+
+
+def _check_value(word: str, parser: OverridesParser) -> None:
+    from hydra.errors import HydraException
+
+    try:
+        is_sweep = parser.parse_override(word).is_sweep_override()
+    except HydraException as error:
+        reason = " ".join(str(error.__cause__ or error).split()).partition(" See http")[0]
+        raise ConfigError(f"{word!r}: {reason}; quote what has special characters: key='value'") from error
+    if is_sweep:
+        raise ConfigError(f"{word!r}: a job takes one value; a list is written key=[a,b]")
 
 
 def known_keys() -> set[str]:
@@ -72,6 +91,8 @@ def _check_experiment(name: str) -> None:
 
 def output_root(config: JobConfig) -> Path:
     """Return the folder runs go to; a job's working directory is a temporary copy, so there it must be absolute."""
+    if config.run.id is not None:
+        check_name(config.run.id, what="run.id")
     root = config.run.root
     if os.environ.get(_IN_RAY_JOB) and not (Path(root).is_absolute() or "://" in root):
         raise ConfigError(
