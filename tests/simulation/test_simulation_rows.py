@@ -1,0 +1,207 @@
+"""Rows: complete in every state, signatures by rule, a variant for every outcome and no other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_simulation import DEVICES, Diverges, Raises, add_method, rows_of, run, tiny_settings
+
+from tinytrain_dist.adaptation.methods import METHODS
+from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
+from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.simulation.plan_run import plan_run
+from tinytrain_dist.simulation.request import UnitSetup
+from tinytrain_dist.simulation.rows import signature, variant_of
+from tinytrain_dist.simulation.schema import COLUMNS, result_schema
+from tinytrain_dist.simulation.worker import crashed_result
+
+ONE_TASK = {"domains": ("signs",), "num_tasks": 1}
+COSTS = [c.name for c in COLUMNS if c.name.endswith(("_bytes", "_macs", "_ms")) and not c.name.startswith("budget")]
+
+
+def assert_complete(row: dict[str, Any]) -> None:
+    assert set(row) == {c.name for c in COLUMNS}
+    missing = [c.name for c in COLUMNS if not c.null and row[c.name] is None]
+    assert missing == []
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    result = run(tiny_settings(**ONE_TASK), tmp_path_factory.mktemp("rows"))
+    assert result.exit_code == ExitCode.DONE
+    return rows_of(result.folder)
+
+
+def test_one_row_per_method_and_device_and_all_complete(rows: list[dict[str, Any]]) -> None:
+    assert len(rows) == 4 * len(DEVICES)
+    for row in rows:
+        assert_complete(row)
+        assert (row["way"], row["shots"], row["support_size"], row["query_size"]) == (3, [2, 2, 2], 6, 9)
+        assert row["accuracy_numerics"] == "fp32" and row["mode"] == "reference" and row["attempt"] == 1
+        assert row["price_numerics"] == ("int8" if row["device"] == "stm32f746" else "fp32")
+
+
+def test_costs_stand_where_a_network_runs(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        filled = [name for name in COSTS if row[name] is not None and name != "host_ms"]
+        assert filled == [] if row["method"] == "raw_pixels" else len(filled) >= 20
+        phases = sum(row[name] or 0 for name in ("load_ms", "selection_ms", "training_ms", "swap_ms"))
+        assert row["latency_ms"] is None or row["latency_ms"] == pytest.approx(phases)
+        assert bool(row["fisher_macs"]) == (row["method"] == "tinytrain")
+
+
+def test_only_methods_with_a_plan_have_one(rows: list[dict[str, Any]]) -> None:
+    by_method = {row["method"]: row for row in rows}
+    assert by_method["none"]["plan_hash"] is None and by_method["none"]["plan_layers"] == []
+    assert by_method["none"]["plan_status"] == "not_applicable" and by_method["none"]["iterations"] == 0
+    assert by_method["last_layer"]["plan_hash"] and by_method["last_layer"]["iterations"] == 2
+    assert by_method["raw_pixels"]["plan_layers"] is None and by_method["raw_pixels"]["fits"] is True
+    tiny = by_method["tinytrain"]
+    assert len(tiny["plan_layers"]) == len(tiny["plan_channels"]) > 0
+    assert tiny["budget_memory_bytes"] > 0 and tiny["budget_backward_macs"] > 0
+
+
+def test_equal_plans_share_their_outcome(rows: list[dict[str, Any]]) -> None:
+    outcomes: dict[str, set[tuple[float, float]]] = {}
+    for row in rows:
+        if row["plan_hash"]:
+            outcomes.setdefault(row["plan_hash"], set()).add((row["accuracy_after"], row["host_ms"]))
+    assert all(len(found) == 1 for found in outcomes.values())
+
+
+def test_an_infeasible_plan_is_a_result(tmp_path: Path) -> None:
+    settings = tiny_settings(**ONE_TASK, methods=("tinytrain",), selection=SelectionSettings(memory_bytes=1))
+    result = run(settings, tmp_path)
+    assert result.exit_code == ExitCode.DONE
+    for row in rows_of(result.folder):
+        assert_complete(row)
+        assert (row["plan_status"], row["status"], row["fits"], row["signature"]) == (
+            "infeasible",
+            "ok",
+            False,
+            "stalled",
+        )
+        assert "bytes" in row["plan_reason"]
+        assert row["accuracy_after"] == row["accuracy_before"]
+
+
+def test_a_diverged_row_has_costs_but_no_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_method(monkeypatch, Diverges("diverges"))
+    result = run(tiny_settings(methods=("none", "diverges")), tmp_path)
+    assert result.exit_code == ExitCode.TOO_MANY_FAILURES
+    rows = [row for row in rows_of(result.folder) if row["method"] == "diverges"]
+    for row in rows:
+        assert_complete(row)
+        assert (row["status"], row["accuracy_after"], row["message"]) == ("diverged", None, "not finite")
+        assert row["loss_first"] == row["loss_last"] == 1.0 and row["latency_ms"] > 0
+
+
+def test_a_task_that_raises_is_rows_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_method(monkeypatch, Raises("raises", domain="signs/test/fixed-3w2s3q/s0/0"))
+    result = run(tiny_settings(methods=("none", "raises")), tmp_path)
+    assert result.exit_code == ExitCode.PARTIAL and result.failed == 1
+    rows = rows_of(result.folder)
+    failed = [row for row in rows if row["status"] != "ok"]
+    assert [(row["method"], row["device"]) for row in failed] == [("raises", device) for device in sorted(DEVICES)]
+    assert len(rows) == 2 * 4 * len(DEVICES)
+    for row in failed:
+        assert_complete(row)
+        assert (row["status"], row["message"]) == ("error", "RuntimeError: no luck")
+        assert row["accuracy_after"] is None and row["fits"] is None
+
+
+@pytest.fixture
+def setup() -> UnitSetup:
+    return plan_run(tiny_settings()).setup
+
+
+def test_a_crashed_task_has_every_row_it_would_have_had(setup: UnitSetup) -> None:
+    (chunk, *_) = plan_run(tiny_settings()).missing(set())
+    found = crashed_result(setup, chunk, status="crashed", message="the worker died")
+    assert [(r["method"], r["device"]) for r in found.rows] == [(m, d) for m, devices in chunk.cells for d in devices]
+    for row in found.rows:
+        assert_complete(row)
+        assert (row["status"], row["message"]) == ("crashed", "the worker died")
+
+
+def test_the_schema_knows_which_columns_are_never_null() -> None:
+    assert [f.name for f in result_schema() if not f.nullable] == [c.name for c in COLUMNS if not c.null]
+
+
+BASE = {
+    "accuracy_before": 0.5,
+    "accuracy_after": 0.6,
+    "iterations": 2,
+    "status": "ok",
+    "loss_first": 1.0,
+    "loss_last": 0.5,
+    "plan_status": "ok",
+    "selection_ms": 0.0,
+    "training_ms": 1000.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ""),
+        ({"accuracy_after": 0.4499}, "collapsed"),
+        ({"accuracy_after": 0.46}, ""),
+        ({"accuracy_after": None, "status": "diverged"}, ""),
+        ({"loss_last": 1.0}, "stalled"),
+        ({"plan_status": "infeasible", "iterations": 0, "loss_first": None, "loss_last": None}, "stalled"),
+        ({"iterations": 0, "loss_first": None, "loss_last": None}, ""),
+        ({"selection_ms": 100.0}, ""),
+        ({"selection_ms": 100.1}, "selection_slow"),
+        ({"selection_ms": 35_001.0, "training_ms": 1e9}, "selection_slow"),
+        ({"accuracy_after": 0.1, "loss_last": 2.0, "selection_ms": 999.0}, "collapsed"),
+    ],
+)
+def test_signatures(changes: dict[str, Any], expected: str) -> None:
+    assert signature(BASE | changes) == expected
+
+
+FINETUNE = {"iterations": 3, "learning_rate": 2e-3, "optimizer": "sgd", "scale": 7.0, "augment": False}
+SELECTION = {
+    "criterion": "fisher_only",
+    "inspect_blocks": 3,
+    "channel_ratio": 0.25,
+    "side": "input",
+    "on_overflow": "stop",
+    "compute_share": 0.2,
+    "memory_bytes": 100_000,
+}
+DECIDES = {
+    "raw_pixels": {"resolution"},
+    "none": {"resolution"},
+    "last_layer": {"resolution", *FINETUNE},
+    "full_train": {"resolution", *FINETUNE},
+    "tinytrain": {"resolution", *FINETUNE, *SELECTION},
+}
+
+
+@pytest.mark.parametrize("method", sorted(DECIDES))
+def test_the_variant_changes_with_what_decides_the_outcome_and_nothing_else(method: str, setup: UnitSetup) -> None:
+    plain = variant_of(METHODS[method], setup)
+    changed: dict[str, UnitSetup] = {"resolution": replace(setup, resolution=48)}
+    changed |= {
+        k: replace(setup, finetune=replace(FineTuneSettings(iterations=2), **{k: v})) for k, v in FINETUNE.items()
+    }
+    changed |= {k: replace(setup, selection=replace(setup.selection, **{k: v})) for k, v in SELECTION.items()}
+    changed["devices"] = replace(setup, profiles=setup.profiles[:1])
+    changed["momentum"] = replace(setup, finetune=replace(setup.finetune, momentum=0.5))  # Adam has none
+    assert {key for key, other in changed.items() if variant_of(METHODS[method], other) != plain} == DECIDES[method]
+
+
+def test_momentum_decides_where_sgd_uses_it(setup: UnitSetup) -> None:
+    slow, fast = (
+        replace(setup, finetune=FineTuneSettings(optimizer="sgd", momentum=momentum)) for momentum in (0.5, 0.9)
+    )
+    assert variant_of(METHODS["last_layer"], slow) != variant_of(METHODS["last_layer"], fast)
+
+
+def test_a_variant_is_readable_and_short(setup: UnitSetup) -> None:
+    assert variant_of(METHODS["tinytrain"], setup).startswith("full-r0.5-lr0.001-k2-")
