@@ -1,0 +1,159 @@
+"""Bad input at the job's door: one clear message, the right exit code, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_job import SERIAL, TINY
+
+from tinytrain_dist.backbones.card import CheckpointCard
+from tinytrain_dist.backbones.checkpoint import save_checkpoint
+from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.cli import main
+from tinytrain_dist.data.splits import BUNDLED
+from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.foundation.paths import resource_folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], root: Path, *words: str, code: ExitCode) -> str:
+    """Run the job, assert that it refused cleanly, return its one message."""
+    assert main(["simulate", *TINY, SERIAL, f"run.root={root}", *words]) == code
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and "Traceback" not in err
+    assert [line.split(":")[0] for line in lines] == ["error", f"exit code {int(code)}"], err
+    assert lines[1] == f"exit code {int(code)}: {code.describe()}"
+    assert not root.exists()
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "expected"),
+    [
+        ("finetune.iteratons=1", ExitCode.USAGE, "did you mean 'finetune.iterations'"),
+        ("experiment=quikstart", ExitCode.USAGE, "unknown experiment 'quikstart'"),
+        ("methods=[none,tinytrian]", ExitCode.USAGE, "unknown method 'tinytrian'; did you mean 'tinytrain'"),
+        ("selection.criterion=fisher_onyl", ExitCode.USAGE, "did you mean 'fisher_only'"),
+        (
+            "devices.names=[stm32f764]",
+            ExitCode.BAD_INPUT,
+            "unknown device profile 'stm32f764'; did you mean 'stm32f746'",
+        ),
+        ("devices.names=[../../etc/passwd]", ExitCode.BAD_INPUT, "device profile"),
+        ("data.domains=[sings]", ExitCode.BAD_INPUT, "unknown domain 'sings'; did you mean 'signs'"),
+        ("data.domains=[../../etc/passwd]", ExitCode.BAD_INPUT, "domain"),
+        ("data.roots=[/no/such/folder]", ExitCode.BAD_INPUT, "no such folder"),
+        ("data.split=tset", ExitCode.USAGE, "did you mean 'test'"),
+        ("backbone.name=mcunett", ExitCode.USAGE, "did you mean 'mcunet'"),
+        ("backbone.resolution=0", ExitCode.USAGE, "resolution"),
+        ("backbone.weights=/no/such.safetensors", ExitCode.BAD_INPUT, "/no/such.safetensors"),
+        ("episodes.sampler=fxied", ExitCode.USAGE, "did you mean 'fixed'"),
+        ("episodes.way=1", ExitCode.USAGE, "set way to 2 or more"),
+        ("episodes.shot=0", ExitCode.USAGE, "set shot to 1 or more"),
+        ("episodes.way=500", ExitCode.BAD_INPUT, "way is 500; set way to"),
+        ("episodes.shot=5000", ExitCode.BAD_INPUT, "lower shot"),
+        ("episodes.num_tasks=0", ExitCode.USAGE, "episodes.num_tasks: found 0; allowed: 1 or more"),
+        ("budget.memory_bytes=0", ExitCode.USAGE, "budget.memory_bytes: found 0; allowed"),
+        ("budget.compute_share=-1", ExitCode.USAGE, "budget.compute_share: found -1.0; allowed"),
+        ("selection.inspect_blocks=99", ExitCode.USAGE, "selection.inspect_blocks: found 99; allowed: 1 to 17"),
+        ("finetune.learning_rate=nan", ExitCode.USAGE, "finetune.learning_rate: found nan"),
+        ("dispatch.max_failed_share=2", ExitCode.USAGE, "dispatch.max_failed_share: found 2.0"),
+        ("executor.kind=rya", ExitCode.USAGE, "did you mean 'ray'"),
+        ("wandb.mode=of", ExitCode.USAGE, "wandb.mode"),
+        ("run.id=../../x", ExitCode.USAGE, "run.id '../../x'"),
+        ("run._target_=os.system", ExitCode.USAGE, "nothing is instantiated"),
+    ],
+)
+def test_a_bad_word_is_refused(
+    word: str, code: ExitCode, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in refused(capsys, tmp_path / "runs", word, code=code)
+
+
+def device_file(folder: Path, text: str) -> str:
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(text)
+    return f"devices.dirs=[{folder}]"
+
+
+def board(**changes: object) -> str:
+    raw = yaml.safe_load((resource_folder("device_profiles") / "stm32f746.yaml").read_text())
+    return yaml.safe_dump(raw | {"name": "mine"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (board(ram_bytes="320KB"), "key 'ram_bytes': found '320KB'; allowed: a whole number of bytes above 0"),
+        (board(ram_kb=320), "unknown key 'ram_kb'; did you mean 'ram_bytes'"),
+        (board(clock_hz=-1), "key 'clock_hz': found -1"),
+        (board(active_power_w=float("nan")), "key 'active_power_w'"),
+        (board(_target_="os.system"), "'_target_' is not allowed"),
+        ("name: mine\nname: mine\n", "duplicate key 'name'"),
+        ("a: !!python/object/apply:os.system ['true']\n", "python/object"),
+        ("name: other\n", "mine.yaml"),
+    ],
+)
+def test_a_bad_profile_is_refused(text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (device_file(tmp_path / "devices", text), "devices.names=[mine]")
+    message = refused(capsys, tmp_path / "runs", *words, code=ExitCode.BAD_INPUT)
+    assert expected in message and "mine.yaml" in message
+
+
+@pytest.mark.parametrize("keep", [0, 10, 5000])
+def test_a_damaged_domain_file_is_refused(keep: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.parquet").write_bytes((BUNDLED / "fashion.parquet").read_bytes()[:keep])
+    words = (f"data.roots=[{tmp_path / 'data'}]", "data.domains=[mine]")
+    assert "mine.parquet" in refused(capsys, tmp_path / "runs", *words, code=ExitCode.BAD_INPUT)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "narrow.safetensors"
+    save_checkpoint(path, build_backbone("mobilenet_v2_w0.2"), CheckpointCard(initialization="random", resolution=32))
+    message = refused(capsys, tmp_path / "runs", f"backbone.weights={path}", code=ExitCode.BAD_INPUT)
+    assert "narrow.safetensors" in message
+    assert "architecture 'mobilenet_v2_w0.2'" in message and "expected 'mobilenet_v2_w0.1'" in message
+
+
+def test_a_pickle_is_refused_unopened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(b"\x80\x04cos\nsystem\n(S'touch /tmp/owned'\ntR." + bytes(64))
+    message = refused(capsys, tmp_path / "runs", f"backbone.weights={path}", code=ExitCode.BAD_INPUT)
+    assert "pickle" in message
+
+
+def test_a_relative_root_in_a_ray_job_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, Path("runs"), code=ExitCode.USAGE)
+    assert "run.root: found 'runs'" in message
+
+
+@pytest.mark.parametrize("where", ["file/runs", "file"])
+def test_a_root_that_cannot_be_written_is_a_storage_error(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["simulate", *TINY, SERIAL, f"run.root={tmp_path / where}"]) == ExitCode.STORAGE
+    err = capsys.readouterr().err
+    assert "Traceback" not in err and "cannot be created" in err and "file" in err
+    assert err.splitlines()[-1] == "exit code 8: storage error"
+
+
+def test_storage_of_an_unknown_scheme_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", *TINY, SERIAL, "run.root=gopher://x"]) == ExitCode.STORAGE
+    assert "storage scheme 'gopher' is unknown" in capsys.readouterr().err
+
+
+def test_nothing_is_asked_of_ray_before_the_words_are_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tinytrain_dist.verbs.simulate.cluster", None)  # would raise
+    words = [*TINY, f"run.root={tmp_path / 'runs'}", "backbone.weights=meta_train", "methods=[tinytrian]"]
+    assert main(["simulate", *words]) == ExitCode.USAGE
+    assert "did you mean 'tinytrain'" in capsys.readouterr().err
