@@ -1,26 +1,40 @@
-"""Fine-tuning of one update plan on one task; the frozen prefix never runs backward.
+"""Fine-tuning of one update plan on one task; the frozen prefix runs once per image and never backward.
 
-The support set decides every step: its images make the prototypes, an augmented copy is the
-pseudo-query (PMF, Hu et al., CVPR 2022). Normalisation stays in eval mode.
+The support set decides every step: its images make the prototypes, an augmented copy is the pseudo-query (PMF,
+Hu et al., CVPR 2022). Normalisation stays in eval mode. Tasks whose activations exceed a byte budget are
+processed in micro-batches whose gradients sum to the same.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from tinytrain_dist.adaptation.plan_weights import PlanWeights
+from tinytrain_dist.adaptation.prefix_cache import concatenate, split
 from tinytrain_dist.adaptation.settings import FineTuneSettings
+from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.adaptation.task import TargetTask
-from tinytrain_dist.adaptation.trainable import TrainableLayers
-from tinytrain_dist.backbones.folded import join, pool
 from tinytrain_dist.backbones.network import LayerState
+from tinytrain_dist.costs.saved_exact import saved_exact_bytes
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 
 AdaptationStatus = Literal["ok", "diverged"]
+TAPE_BYTES = 256 * 2**20
+"""Activations kept for one backward pass; more images than fit are processed in micro-batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """Query accuracy (0 to 1) after so many iterations."""
+
+    iteration: int
+    accuracy: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,73 +47,147 @@ class Adaptation:
         Share of the query set, 0 to 1; ``accuracy_after`` is ``None`` when the tuning diverged.
     losses
         Loss of every iteration, in nats.
+    curve
+        Accuracy along the iterations, where it was asked for.
     """
 
     accuracy_before: float
     accuracy_after: float | None
     losses: tuple[float, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     status: AdaptationStatus = "ok"
     message: str | None = None
 
 
-def fine_tune(task: TargetTask, plan: UpdatePlan) -> Adaptation:
+class Objective(Protocol):
+    """Which images a step passes, and the loss of their features."""
+
+    def states(self, task: TargetTask, *, cut: int, iteration: int) -> list[LayerState]:
+        """Return what layer ``cut`` receives for each set of images."""
+
+    def loss(self, task: TargetTask, features: Sequence[Tensor]) -> Tensor:
+        """Return the loss of the sets' features, ``[N_i, F]`` each."""
+
+
+class EpisodeObjective:
+    """Cross-entropy of the pseudo-query against the support prototypes: what every method trains on."""
+
+    def states(self, task: TargetTask, *, cut: int, iteration: int) -> list[LayerState]:
+        """Return support and pseudo-query."""
+        return [task.support_state(cut), task.pseudo_state(iteration, cut)]
+
+    def loss(self, task: TargetTask, features: Sequence[Tensor]) -> Tensor:
+        """Return the cross-entropy; gradients flow through the prototypes as well."""
+        return task.loss(features[0], features[1])
+
+
+def fine_tune(task: TargetTask, plan: UpdatePlan, *, objective: Objective | None = None) -> Adaptation:
     """Update the plan's weights for the task and return the query accuracy before and after.
 
     A loss that is not finite ends the tuning with status ``diverged``. Raises ``PlanError`` for a plan of another
     backbone.
     """
-    cut = plan.check(task.network.graph).earliest_layer
-    if cut is None or task.settings.iterations == 0:
+    first = plan.check(task.network.graph).earliest_layer
+    if first is None or task.settings.iterations == 0:
         return Adaptation(accuracy_before=task.accuracy_before, accuracy_after=task.accuracy_before)
-    layers = TrainableLayers(task.network, plan)
-    optimizer = make_optimizer(layers.leaves(), task.settings)
-    losses: list[float] = []
-    for iteration in range(task.settings.iterations):
-        loss = _step_loss(task, layers, cut, iteration)
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            return _diverged(task, losses)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    after = _accuracy_after(task, layers, cut)
-    if after is None:
-        return _diverged(task, losses)
-    return Adaptation(accuracy_before=task.accuracy_before, accuracy_after=after, losses=tuple(losses))
+    return _Tuning(task, plan, objective or EpisodeObjective()).run()
 
 
-def make_optimizer(leaves: list[Tensor], settings: FineTuneSettings) -> torch.optim.Optimizer:
-    """Return the optimizer over the updated slices only."""
+class _Tuning:
+    """One tuning: the weights, the pass over the layers above the cut, and what was seen on the way."""
+
+    def __init__(self, task: TargetTask, plan: UpdatePlan, objective: Objective) -> None:
+        first = plan.earliest_layer
+        assert first is not None
+        self._task, self._objective, self._cut = task, objective, first
+        self._weights = PlanWeights(task.network, plan)
+        self._pass = SparsePass(task.network, weights=self._weights, start=first)
+        self._bytes_per_image = saved_exact_bytes(
+            task.network.graph, plan, bytes_per_element=self._weights.values.element_size(), mask_bits=8
+        )
+        self._losses: list[float] = []
+        self._curve: list[CurvePoint] = []
+
+    def run(self) -> Adaptation:
+        settings = self._task.settings
+        optimizer = make_optimizer(self._weights.values, settings)
+        for iteration in range(settings.iterations):
+            self._pass.refresh()
+            if settings.curve_every and iteration % settings.curve_every == 0 and iteration > 0:
+                self._record(iteration)
+            loss, self._weights.values.grad = self._step(iteration)
+            self._losses.append(loss)
+            if not math.isfinite(loss):
+                return self._diverged()
+            optimizer.step()
+        self._pass.refresh()
+        after = self._accuracy()
+        if after is None:
+            return self._diverged()
+        if settings.curve_every:
+            self._curve.append(CurvePoint(iteration=settings.iterations, accuracy=after))
+        return self._outcome(accuracy_after=after)
+
+    def _step(self, iteration: int) -> tuple[float, Tensor]:
+        """Return the loss and the flat gradient of one iteration."""
+        sets = self._objective.states(self._task, cut=self._cut, iteration=iteration)
+        both = concatenate(sets)
+        parts = split(both, max(1, TAPE_BYTES // max(1, self._bytes_per_image)))
+        if len(parts) == 1:
+            features, tape = self._pass.forward(both)
+            loss, gradient = self._head(features, sets)
+            return loss, self._pass.backward(tape, gradient)
+        features = torch.cat([self._pass.forward(part, keep=False)[0] for part in parts])
+        loss, gradient = self._head(features, sets)
+        total = torch.zeros_like(self._weights.values)
+        for part, of_part in zip(parts, torch.split(gradient, [len(p.x) for p in parts]), strict=True):
+            total += self._pass.backward(self._pass.forward(part)[1], of_part)
+        return loss, total
+
+    def _head(self, features: Tensor, sets: Sequence[LayerState]) -> tuple[float, Tensor]:
+        """Return the loss and its gradient with respect to the features."""
+        leaf = features.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = self._objective.loss(self._task, torch.split(leaf, [len(s.x) for s in sets]))
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        return float(loss.detach()), gradient
+
+    def _accuracy(self) -> float | None:
+        """Return the query accuracy of the current weights; ``None`` where features are not finite."""
+        support, query = (
+            torch.cat([self._pass.forward(part, keep=False)[0] for part in split(state, 128)])
+            for state in (self._task.support_state(self._cut), self._task.query_state(self._cut))
+        )
+        if not (support.isfinite().all() and query.isfinite().all()):
+            return None
+        return self._task.query_accuracy(support, query)
+
+    def _record(self, iteration: int) -> None:
+        accuracy = self._accuracy()
+        if accuracy is not None:
+            self._curve.append(CurvePoint(iteration=iteration, accuracy=accuracy))
+
+    def _outcome(
+        self, *, accuracy_after: float | None, status: AdaptationStatus = "ok", message: str | None = None
+    ) -> Adaptation:
+        return Adaptation(
+            accuracy_before=self._task.accuracy_before,
+            accuracy_after=accuracy_after,
+            losses=tuple(self._losses),
+            curve=tuple(self._curve),
+            status=status,
+            message=message,
+        )
+
+    def _diverged(self) -> Adaptation:
+        words = f"loss or features not finite after iteration {len(self._losses)}"
+        return self._outcome(
+            accuracy_after=None, status="diverged", message=f"{words}; try a smaller finetune.learning_rate"
+        )
+
+
+def make_optimizer(values: Tensor, settings: FineTuneSettings) -> torch.optim.Optimizer:
+    """Return the optimizer over the flat tensor of updated values."""
     if settings.optimizer == "adam":
-        return torch.optim.Adam(leaves, lr=settings.learning_rate)
-    return torch.optim.SGD(leaves, lr=settings.learning_rate, momentum=settings.momentum)
-
-
-def _step_loss(task: TargetTask, layers: TrainableLayers, cut: int, iteration: int) -> Tensor:
-    with torch.no_grad():
-        pseudo = task.network.run(LayerState(task.pseudo_query("finetune", iteration)), stop=cut)
-    both = task.network.run(join(task.support_state(cut), pseudo), start=cut, replaced=layers.folded())
-    support, query = torch.tensor_split(pool(both), 2)
-    return task.loss(support, query)
-
-
-@torch.no_grad()
-def _accuracy_after(task: TargetTask, layers: TrainableLayers, cut: int) -> float | None:
-    replaced = layers.folded()
-    support, query = (
-        pool(task.network.run(state, start=cut, replaced=replaced))
-        for state in (task.support_state(cut), task.query_state(cut))
-    )
-    if not (support.isfinite().all() and query.isfinite().all()):
-        return None
-    return task.query_accuracy(support, query)
-
-
-def _diverged(task: TargetTask, losses: list[float]) -> Adaptation:
-    return Adaptation(
-        accuracy_before=task.accuracy_before,
-        accuracy_after=None,
-        losses=tuple(losses),
-        status="diverged",
-        message=f"loss or features not finite after iteration {len(losses)}; try a smaller finetune.learning_rate",
-    )
+        return torch.optim.Adam([values], lr=settings.learning_rate, foreach=False)
+    return torch.optim.SGD([values], lr=settings.learning_rate, momentum=settings.momentum, foreach=False)

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tinytrain_dist.adaptation.prefix_cache import concatenate
+from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.adaptation.task import TargetTask
-from tinytrain_dist.backbones.folded import join, pool
-from tinytrain_dist.backbones.network import LayerState
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,24 @@ def fisher_information(task: TargetTask, inspected: Sequence[int]) -> FisherInfo
     The loss is the fine-tuning loss over the whole episode: support as prototypes, its augmented copy as
     pseudo-query; both count among the N images.
     """
-    first, wanted, kept = min(inspected), frozenset(inspected), dict[int, Tensor]()
+    first = min(inspected)
+    sparse = SparsePass(task.network, weights=None, start=first, tapped=frozenset(inspected))
+    sets = [task.support_state(first), task.pseudo_state(0, first)]
+    found: dict[int, NDArray[np.float64]] = {}
 
-    def tap(index: int, activation: Tensor) -> Tensor:
-        if index not in wanted:
-            return activation
-        if not activation.requires_grad:
-            activation = activation.detach().requires_grad_()
-        activation.retain_grad()
-        kept[index] = activation
-        return activation
+    def tap(index: int, activation: Tensor, gradient: Tensor) -> None:
+        found[index] = _delta(activation, gradient)
 
-    with torch.no_grad():
-        pseudo = task.network.run(LayerState(task.pseudo_query("fisher", 0)), stop=first)
-    state = task.network.run(join(task.support_state(first), pseudo), start=first, taps=tap)
-    support, query = torch.tensor_split(pool(state), 2)
-    task.loss(support, query).backward()  # type: ignore[no-untyped-call]
-    return FisherInformation({index: _delta(activation) for index, activation in kept.items()})
+    features, tape = sparse.forward(concatenate(sets))
+    leaf = features.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(task.loss(*torch.tensor_split(leaf, 2)), leaf)
+    sparse.backward(tape, gradient, tap=tap)
+    return FisherInformation(found)
 
 
-def _delta(activation: Tensor) -> NDArray[np.float64]:
-    """Return Delta of each channel from an activation ``[N, C, H, W]`` that holds its gradient."""
-    assert activation.grad is not None
-    inner = (activation.detach() * activation.grad).sum(dim=(2, 3), dtype=torch.float64)  # [N, C]
+def _delta(activation: Tensor, gradient: Tensor) -> NDArray[np.float64]:
+    """Return Delta of each channel from an activation and its gradient, ``[N, C, H, W]`` both."""
+    inner = (activation * gradient).sum(dim=(2, 3), dtype=torch.float64)  # [N, C]
     delta: NDArray[np.float64] = (inner.square().mean(dim=0) / 2).numpy()
     return delta

@@ -10,6 +10,7 @@ from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.update_plan import Side
 
 Optimizer = Literal["adam", "sgd"]
+Mode = Literal["reference", "fast"]
 Overflow = Literal["skip", "stop"]
 
 
@@ -27,19 +28,30 @@ class FineTuneSettings:
         Factor of the cosine logits; ``None`` takes the checkpoint's learned one.
     augment
         Whether the pseudo-query is an augmented copy of the support set (PMF) or a plain one.
+    mode
+        ``reference``: a fresh augmentation in every iteration. ``fast``: ``pool_views`` of them used in turn, so
+        that the frozen layers run on each only once.
+    curve_every
+        Iterations between two points of the learning curve; 0: none. Does not change the outcome.
     """
 
     iterations: int = 40
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     optimizer: Optimizer = "adam"
     momentum: float = 0.9
     scale: float | None = None
     augment: bool = True
+    mode: Mode = "reference"
+    pool_views: int = 8
+    curve_every: int = 0
 
     def __post_init__(self) -> None:
         _require(self.iterations >= 0, "finetune.iterations", self.iterations, "0 or more")
         _require(0 < self.learning_rate < 10, "finetune.learning_rate", self.learning_rate, "above 0, below 10")
         _require(self.optimizer in ("adam", "sgd"), "finetune.optimizer", self.optimizer, "adam, sgd")
+        _require(self.mode in ("reference", "fast"), "finetune.mode", self.mode, "reference, fast")
+        _require(self.pool_views >= 1, "finetune.pool_views", self.pool_views, "1 or more")
+        _require(self.curve_every >= 0, "finetune.curve_every", self.curve_every, "0 or more")
         _require(0 <= self.momentum < 1, "finetune.momentum", self.momentum, "0 to below 1")
         _require(self.scale is None or 0 < self.scale < math.inf, "finetune.scale", self.scale, "above 0, or null")
 

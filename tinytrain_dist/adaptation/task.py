@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinytrain_dist.adaptation.prefix_cache import PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.head import accuracy, class_means, cosine_logits
@@ -44,8 +45,7 @@ class TargetTask:
         self.way = episode.way
         self.support_labels = torch.from_numpy(np.ascontiguousarray(episode.support_labels))
         self.query_labels = torch.from_numpy(np.ascontiguousarray(episode.query_labels))
-        self._support_states: dict[int, LayerState] = {}
-        self._query_states: dict[int, LayerState] = {}
+        self._prefix = PrefixCache(network)
 
     @cached_property
     def support_unit(self) -> Tensor:
@@ -63,29 +63,34 @@ class TargetTask:
         unit = to_float(torch.from_numpy(self.episode.query_images))
         return _channels_last(to_unit(unit).to(self.network.dtype))
 
-    def pseudo_query(self, purpose: str, iteration: int) -> Tensor:
-        """Return the augmented copy of the support set for one iteration, as network input."""
+    def view(self, iteration: int) -> Tensor:
+        """Return the augmented copy of the support set that iteration trains on, as network input.
+
+        In mode ``reference`` every iteration has its own; in mode ``fast`` a pool of them is used in turn.
+        """
         images = self.support_unit
         if self.settings.augment:
-            generator = torch.Generator().manual_seed(seed_of(self.task_id, purpose, iteration))
+            generator = torch.Generator().manual_seed(seed_of(self.task_id, "view", self._view_of(iteration)))
             images = augment(images, generator)
         return _channels_last(to_unit(images))
 
+    def _view_of(self, iteration: int) -> int:
+        if not self.settings.augment:
+            return 0
+        return iteration if self.settings.mode == "reference" else iteration % self.settings.pool_views
+
+    def pseudo_state(self, iteration: int, cut: int) -> LayerState:
+        """Return what layer ``cut`` receives for an iteration's pseudo-query."""
+        name = f"view {self._view_of(iteration)}"
+        return self._prefix.state(name, cut, images=lambda: self.view(iteration))
+
     def support_state(self, cut: int) -> LayerState:
-        """Return what layer ``cut`` receives for the support images; later cuts continue earlier ones."""
-        return self._state(self._support_states, self.support_input, cut)
+        """Return what layer ``cut`` receives for the support images."""
+        return self._prefix.state("support", cut, images=lambda: self.support_input)
 
     def query_state(self, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for the query images."""
-        return self._state(self._query_states, self.query_input, cut)
-
-    @torch.no_grad()
-    def _state(self, states: dict[int, LayerState], images: Tensor, cut: int) -> LayerState:
-        if cut not in states:
-            nearest = max((c for c in states if c < cut), default=0)
-            state = states[nearest] if nearest in states else LayerState(images)
-            states[cut] = self.network.run(state, start=nearest, stop=cut)
-        return states[cut]
+        return self._prefix.state("query", cut, images=lambda: self.query_input)
 
     def loss(self, support_features: Tensor, pseudo_features: Tensor) -> Tensor:
         """Return the fine-tuning loss: cross-entropy of the pseudo-query against the support prototypes.

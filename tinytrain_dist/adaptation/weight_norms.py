@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytrain_dist.adaptation.trainable import channel_axis
+from tinytrain_dist.adaptation.plan_weights import channel_axis
 from tinytrain_dist.backbones.folded import FoldedNetwork
 
 

@@ -71,11 +71,14 @@ class FineTuneConfig:
     """Fine-tuning; ``scale`` null takes the checkpoint's."""
 
     iterations: int = 40
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     optimizer: str = "adam"
     momentum: float = 0.9
     scale: float | None = None
     augment: bool = True
+    mode: str = "reference"
+    pool_views: int = 8
+    curve_every: int = 10
 
 
 @dataclass

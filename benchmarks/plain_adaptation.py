@@ -1,0 +1,98 @@
+"""The obvious way to adapt a network to a task, kept to measure the project's way against.
+
+NCHW; the whole network runs forward in every step for support and pseudo-query; autograd runs back to the
+earliest updated layer; weight gradients are dense and masked to the selected channels; Adam runs over whole
+tensors; normalisation in eval mode. Fisher information and tuning are made again for every device. Same
+tasks, plans, random numbers and loss as the project's own arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tinytrain_dist.adaptation.fine_tuning import Adaptation
+from tinytrain_dist.adaptation.fisher import FisherInformation
+from tinytrain_dist.adaptation.plan_weights import channel_axis
+from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.backbones.network import Backbone
+from tinytrain_dist.data.transforms import to_unit
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
+
+
+def plain_fine_tune(backbone: Backbone, task: TargetTask, plan: UpdatePlan) -> Adaptation:
+    """Return the outcome of ``plan``; ``backbone`` is restored afterwards."""
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    masks = _unfreeze(backbone, plan)
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=task.settings.learning_rate)
+    support, losses = _nchw(to_unit(task.support_unit)), []
+    for iteration in range(task.settings.iterations):
+        pseudo = _nchw(task.view(iteration))
+        loss = task.loss(backbone(support), backbone(pseudo))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for parameter, mask in masks:
+            assert parameter.grad is not None
+            parameter.grad *= mask
+        optimizer.step()
+        losses.append(float(loss))
+    with torch.no_grad():
+        after = task.query_accuracy(backbone(support), backbone(_nchw(task.query_input)))
+    backbone.load_state_dict(before)
+    backbone.requires_grad_(False)
+    return Adaptation(accuracy_before=task.accuracy_before, accuracy_after=after, losses=tuple(losses))
+
+
+def _unfreeze(backbone: Backbone, plan: UpdatePlan) -> list[tuple[torch.nn.Parameter, Tensor]]:
+    backbone.eval().requires_grad_(False)
+    masks = []
+    for update in plan.updates:
+        weight = backbone.unit(update.layer).conv.weight.requires_grad_(True)
+        if update.channels is not None:
+            masks.append((weight, _mask(weight, update, backbone)))
+    for index in plan.bias_layers:
+        backbone.unit(index).norm.bias.requires_grad_(True)
+    for index in plan.scale_layers:
+        backbone.unit(index).norm.weight.requires_grad_(True)
+    return masks
+
+
+def _mask(weight: Tensor, update: LayerUpdate, backbone: Backbone) -> Tensor:
+    mask = torch.zeros_like(weight)
+    axis = channel_axis(backbone.graph.layer(update.layer), update.side)
+    assert update.channels is not None
+    return mask.index_fill(axis, torch.tensor(update.channels), 1.0)
+
+
+def plain_fisher(backbone: Backbone, task: TargetTask, inspected: Sequence[int]) -> FisherInformation:
+    """Return Delta of the inspected layers by autograd over the whole network."""
+    backbone.eval().requires_grad_(False)
+    kept: dict[int, Tensor] = {}
+    images = torch.cat([_nchw(to_unit(task.support_unit)), _nchw(task.view(0))]).requires_grad_(True)
+
+    def tap(index: int, activation: Tensor) -> Tensor:
+        if index in wanted:
+            activation.retain_grad()
+            kept[index] = activation
+        return activation
+
+    wanted = frozenset(inspected)
+    from tinytrain_dist.backbones.network import LayerState
+
+    state = backbone.run(LayerState(images), start=0, stop=len(backbone.units), taps=tap)
+    support, query = torch.tensor_split(backbone.pool(state), 2)
+    task.loss(support, query).backward()  # type: ignore[no-untyped-call]
+    return FisherInformation({index: _delta(a) for index, a in kept.items()})
+
+
+def _delta(activation: Tensor):  # type: ignore[no-untyped-def]
+    assert activation.grad is not None
+    inner = (activation.detach() * activation.grad).sum(dim=(2, 3), dtype=torch.float64)
+    return (inner.square().mean(dim=0) / 2).numpy()
+
+
+def _nchw(images: Tensor) -> Tensor:
+    return images.contiguous()

@@ -1,0 +1,162 @@
+"""Forward and backward over the layers a plan can change, written out: nothing is kept or computed that no
+selected channel needs.
+
+Kept for the backward pass: the input channels that updated weights multiply, and the ReLU6 masks from the first
+touched layer on; not one activation more (``costs.saved_exact``). Weight gradients are made for the selected
+channels alone, and no gradient is passed below the first touched layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tinytrain_dist.adaptation.plan_weights import PlanWeights
+from tinytrain_dist.backbones.compiled import masked, relu6_mask
+from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, pool
+from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient
+from tinytrain_dist.backbones.network import LayerState
+from tinytrain_dist.graphs.layer_graph import ConvLayer
+
+
+class GradientTap(Protocol):
+    """Sees a layer's activation and its gradient on the way back."""
+
+    def __call__(self, index: int, activation: Tensor, gradient: Tensor) -> None: ...
+
+
+@dataclass
+class Tape:
+    """What a forward pass keeps for its backward pass, by layer.
+
+    Attributes
+    ----------
+    inputs
+        Input maps of updated layers, only the channels that are needed.
+    masks
+        Where ReLU6 lets the gradient through, one byte an element.
+    activations
+        Activations a tap asked for (the Fisher pass).
+    shapes
+        Input shape of every layer; costs nothing.
+    """
+
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    activations: dict[int, Tensor] = field(default_factory=dict)
+    shapes: dict[int, torch.Size] = field(default_factory=dict)
+    out_shape: torch.Size = field(default_factory=torch.Size)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes of everything that is kept."""
+        kept = [*self.inputs.values(), *self.masks.values(), *self.activations.values()]
+        return sum(t.numel() * t.element_size() for t in kept)
+
+
+class SparsePass:
+    """Runs layers ``start`` to the last one forward, and backward as far as ``start``.
+
+    Parameters
+    ----------
+    weights
+        What is updated; ``None`` updates nothing (the Fisher pass).
+    start
+        First layer of the pass: the first touched one, or the first inspected one.
+    tapped
+        Layers whose activations are kept for a tap.
+    """
+
+    def __init__(
+        self, network: FoldedNetwork, *, weights: PlanWeights | None, start: int, tapped: frozenset[int] = frozenset()
+    ) -> None:
+        self._network, self._weights, self._start, self._tapped = network, weights, start, tapped
+        self._layers = network.graph.layers[start:]
+        self._opens = network.opens_residual
+        self._folded: dict[int, Folded] = {}
+
+    def refresh(self) -> None:
+        """Take over the current values of the updated weights."""
+        self._folded = self._weights.folded() if self._weights is not None else {}
+
+    @torch.no_grad()
+    def forward(self, state: LayerState, *, keep: bool = True) -> tuple[Tensor, Tape]:
+        """Return features ``[N, F]`` and, with ``keep``, the tape its backward pass needs."""
+        tape, (x, residual) = Tape(), state
+        for layer in self._layers:
+            if layer.index in self._opens:
+                residual = x
+            if keep:
+                self._keep_input(tape, layer, x)
+            x, residual = self._apply(tape if keep else None, layer, x, residual)
+        tape.out_shape = x.shape
+        return pool(LayerState(x)), tape
+
+    def _apply(
+        self, tape: Tape | None, layer: ConvLayer, x: Tensor, residual: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        weight, bias = self._folded.get(layer.index) or self._network.layers[layer.index]
+        tapped = layer.index in self._tapped
+        added = residual if layer.residual_after and not tapped else None
+        out = convolve(x, weight, bias, layer=layer, residual=added)
+        if tape is not None and tapped:
+            tape.activations[layer.index] = out
+        if tape is not None and layer.has_activation:
+            tape.masks[layer.index] = relu6_mask(out)
+        if layer.residual_after:
+            return (out + residual if tapped and residual is not None else out), None
+        return out, residual
+
+    def _keep_input(self, tape: Tape, layer: ConvLayer, x: Tensor) -> None:
+        tape.shapes[layer.index] = x.shape
+        weights = self._weights
+        if weights is None or layer.index not in weights.touched:
+            return
+        if weights.needs_weight_gradient(layer.index):
+            chosen = weights.input_channels(layer.index)
+            tape.inputs[layer.index] = x if chosen is None else _channels(x, chosen)
+
+    @torch.no_grad()
+    def backward(self, tape: Tape, feature_gradient: Tensor, *, tap: GradientTap | None = None) -> Tensor:
+        """Return the flat gradient of the updated values (empty: there are none) from dLoss/dFeatures ``[N, F]``."""
+        flat = feature_gradient.new_zeros(0 if self._weights is None else self._weights.values.numel())
+        height, width = tape.out_shape[2:]
+        grad = (feature_gradient / (height * width))[:, :, None, None].expand(tape.out_shape)
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        pending: Tensor | None = None
+        for layer in reversed(self._layers):
+            index = layer.index
+            if layer.residual_after:
+                pending = grad
+            if tap is not None and index in tape.activations:
+                tap(index, tape.activations[index], grad)
+            if layer.has_activation:
+                grad = masked(grad, tape.masks[index])
+            if self._weights is not None and index in self._weights.touched:
+                self._add_gradient(flat, tape, layer, grad)
+            if index == self._start:
+                break
+            weight = (self._folded.get(index) or self._network.layers[index])[0]
+            grad = input_gradient(grad, weight, layer=layer, in_shape=tape.shapes[index])
+            if index in self._opens and pending is not None:
+                grad, pending = grad + pending, None
+        return flat
+
+    def _add_gradient(self, flat: Tensor, tape: Tape, layer: ConvLayer, grad: Tensor) -> None:
+        weights, index = self._weights, layer.index
+        assert weights is not None
+        bias = grad.sum(dim=(0, 2, 3)) if weights.needs_bias_gradient(index) else None
+        weight = None
+        if weights.needs_weight_gradient(index):
+            chosen = weights.output_channels(index)
+            wanted = grad if chosen is None else _channels(grad, chosen)
+            weight = weight_gradient(wanted, tape.inputs[index], layer=layer)
+        weights.add_gradient(flat, index, weight=weight, bias=bias)
+
+
+def _channels(images: Tensor, chosen: Tensor) -> Tensor:
+    """Return some channels of ``[N, C, H, W]``, channels_last kept."""
+    return images.permute(0, 2, 3, 1).index_select(3, chosen).permute(0, 3, 1, 2)

@@ -1,0 +1,110 @@
+"""Compiled loops for what PyTorch does badly on the CPU, with PyTorch as the fallback of each.
+
+Numba compiles them at first use for the CPU they run on and keeps the result on disk; nothing has to be
+compiled when the package is installed. Arrays are channels_last, so the innermost loop runs over contiguous
+channels and becomes vector instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CAP = 6.0
+
+
+def is_compiled(x: Tensor) -> bool:
+    """Return whether the compiled loops take tensors such as ``x``; a static rule, not a measurement."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and _compiler() is not None
+
+
+def depthwise_weight_gradient(grad: Tensor, x: Tensor, *, kernel: int, stride: int) -> Tensor:
+    """Return dLoss/dWeight of a depthwise convolution.
+
+    ``dW[c, i, j] = sum over n, h, w of grad[n, c, h, w] * x[n, c, h * s + i - p, w * s + j - p]``, p = (k - 1) // 2.
+
+    Parameters
+    ----------
+    grad, x
+        ``[N, C, H', W']`` and ``[N, C, H, W]``, float32 on the CPU, channels_last.
+
+    Returns
+    -------
+    Tensor
+        ``[C, 1, k, k]``.
+    """
+    total = np.zeros((kernel * kernel, x.shape[1]), dtype=np.float32)
+    _compiled(_depthwise)(_nhwc(grad), _nhwc(x), total, kernel, stride)
+    return torch.from_numpy(total).T.reshape(x.shape[1], 1, kernel, kernel)
+
+
+def relu6_mask(activation: Tensor) -> Tensor:
+    """Return where ReLU6 lets a gradient through, bool of the same shape: 0 < activation < 6."""
+    if not is_compiled(activation):
+        return (activation > 0) & (activation < CAP)
+    mask = torch.empty_like(activation, dtype=torch.bool)
+    _compiled(_mark)(_flat(activation), _flat(mask))
+    return mask
+
+
+def masked(grad: Tensor, mask: Tensor) -> Tensor:
+    """Return ``grad`` where ``mask`` holds and 0 elsewhere."""
+    if not is_compiled(grad):
+        return grad * mask
+    result = torch.empty_like(mask, dtype=grad.dtype)
+    _compiled(_keep)(_flat(grad.contiguous(memory_format=torch.channels_last)), _flat(mask), _flat(result))
+    return result
+
+
+@cache
+def _compiler() -> Any:
+    try:
+        from numba import njit
+    except ImportError:
+        return None
+    # contraction into fused multiply-add only: sums keep the order they are written in
+    return njit(cache=True, fastmath={"contract"})
+
+
+@cache
+def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
+    made: Callable[..., None] = _compiler()(loop)
+    return made
+
+
+def _nhwc(images: Tensor) -> np.ndarray[Any, Any]:
+    return images.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _flat(images: Tensor) -> np.ndarray[Any, Any]:
+    return images.permute(0, 2, 3, 1).reshape(-1).numpy()
+
+
+def _mark(activation: Any, mask: Any) -> None:
+    for i in range(activation.size):
+        mask[i] = (activation[i] > 0.0) & (activation[i] < 6.0)
+
+
+def _keep(grad: Any, mask: Any, result: Any) -> None:
+    for i in range(grad.size):
+        result[i] = grad[i] if mask[i] else np.float32(0.0)
+
+
+def _depthwise(grad: Any, x: Any, total: Any, kernel: int, stride: int) -> None:
+    num, out_height, out_width, channels = grad.shape
+    height, width = x.shape[1], x.shape[2]
+    padding = (kernel - 1) // 2
+    for n in range(num):
+        for h in range(out_height):
+            for i in range(max(0, padding - h * stride), min(kernel, height + padding - h * stride)):
+                row = h * stride + i - padding
+                for w in range(out_width):
+                    for j in range(max(0, padding - w * stride), min(kernel, width + padding - w * stride)):
+                        column = w * stride + j - padding
+                        for c in range(channels):
+                            total[i * kernel + j, c] += grad[n, h, w, c] * x[n, row, column, c]
