@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from tinytrain_dist.execution.executor import Failure, Outcome, Shared, describe
 from tinytrain_dist.execution.ray_session import cluster_cpus, require_cpu
-from tinytrain_dist.execution.threads import use_one_thread
+from tinytrain_dist.execution.threads import keep_freed_memory, use_one_thread
 
 _POLL_S = 0.5
 NO_CPU_GRACE_S = 10.0
@@ -24,6 +24,7 @@ NO_CPU_GRACE_S = 10.0
 def run_call(function: Callable[..., Any], *args: Any) -> Iterator[Any]:
     """Body of a task: yields once at the start, then ``(value, None)`` or ``(None, error text)``."""
     use_one_thread()
+    keep_freed_memory()
     yield None
     try:
         value = function(*args)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinytrain_dist.execution.executor import Failure, Outcome, Shared, describe
-from tinytrain_dist.execution.threads import use_one_thread
+from tinytrain_dist.execution.threads import keep_freed_memory, use_one_thread
 
 _Call = tuple[int, Callable[..., Any], tuple[Any, ...]]
 
@@ -48,6 +48,7 @@ class SerialExecutor:
             return None
         ticket, function, args = self._queue.popleft()
         use_one_thread()
+        keep_freed_memory()
         try:
             value = function(*(arg.reference if isinstance(arg, Shared) else arg for arg in args))
         except Exception as error:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 
 from tinytrain_dist.execution.executor import describe
 from tinytrain_dist.execution.ray_session import cluster_cpus, require_cpu
-from tinytrain_dist.execution.threads import use_one_thread
+from tinytrain_dist.execution.threads import keep_freed_memory, use_one_thread
 from tinytrain_dist.foundation.errors import TooManyFailuresError
 from tinytrain_dist.foundation.logs import logger
 
@@ -71,6 +71,7 @@ class SerialWorkerGroup(_Closing):
 
     def __init__(self, factory: Callable[..., Any], *args: Any) -> None:
         use_one_thread()
+        keep_freed_memory()
         self._worker = factory(*args)
 
     def run_round(self, method: str, shared: Sequence[Any], slots: Sequence[Any]) -> list[Any]:
@@ -89,6 +90,7 @@ class _Host:
 
     def ready(self) -> Exception | None:
         use_one_thread()
+        keep_freed_memory()
         factory, args = self._make
         try:
             self._worker = factory(*args)

@@ -1,0 +1,162 @@
+"""Whole meta-trainings on a tiny domain: learning, resuming, reusing, refusing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinytrain_dist.backbones.checkpoint import load_checkpoint
+from tinytrain_dist.execution.settings import ExecutorSettings
+from tinytrain_dist.foundation.errors import CheckpointError, RunLockedError
+from tinytrain_dist.metatraining.curves import read_curves
+from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
+from tinytrain_dist.metatraining.run_folder import RunFolder
+from tinytrain_dist.metatraining.settings import MetaTrainSettings
+from tinytrain_dist.metatraining.training import MetaTrainResult, meta_train
+
+SERIAL = ExecutorSettings(kind="serial")
+
+
+def train(settings: MetaTrainSettings, root: Path, data_root: str, **options: Any) -> MetaTrainResult:
+    return meta_train(settings, root=root, executor=SERIAL, roots=[data_root], **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_root: str, tmp_path_factory: pytest.TempPathFactory) -> MetaTrainResult:
+    from conftest import TINY
+
+    return train(TINY, tmp_path_factory.mktemp("undisturbed"), data_root)
+
+
+def weights_of(result: MetaTrainResult) -> np.ndarray:
+    return load_checkpoint(result.weights_path).state
+
+
+def test_run_folder_holds_what_the_result_says(undisturbed: MetaTrainResult) -> None:
+    folder = undisturbed.run_folder
+    found = load_checkpoint(undisturbed.weights_path)
+    assert found.hash == undisturbed.weights_hash and found.card.initialization == "meta_trained"
+    assert found.head_scale is not None and found.head_scale != 10.0
+    assert found.card.metrics == {"validation_accuracy/stripes": undisturbed.validation["stripes"].accuracy}
+    assert [row["round"] for row in read_curves(folder / "curves.parquet")] == [0, 1, 2]
+    assert (folder / "_SUCCESS").exists() and json.loads((folder / "run.json").read_text())["exit_code"] == 0
+    assert folder.name.startswith("meta-mobilenet_v2_w0.1-")
+
+
+def test_a_finished_run_is_reused(undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str) -> None:
+    again = train(tiny, undisturbed.run_folder.parent, data_root)
+    assert again.reused and again.weights_hash == undisturbed.weights_hash
+    assert again.validation == undisturbed.validation
+
+
+@pytest.mark.parametrize("stop_in_round", [0, 1, 2])
+def test_interrupted_and_resumed_gives_the_same_weights(
+    undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, stop_in_round: int,
+) -> None:  # fmt: skip
+    learn, calls = EpisodeWorker.learn, [0]
+
+    def interrupted(*args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 4 * stop_in_round + 2:
+            raise KeyboardInterrupt
+        return learn(*args)
+
+    monkeypatch.setattr(EpisodeWorker, "learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, tmp_path, data_root)
+    assert not list(tmp_path.glob("*/_SUCCESS"))
+    result = train(tiny, tmp_path, data_root)
+    assert result.resumed_round == stop_in_round and result.weights_hash == undisturbed.weights_hash
+    np.testing.assert_array_equal(weights_of(result), weights_of(undisturbed))
+    assert read_curves(result.run_folder / "curves.parquet") == read_curves(undisturbed.run_folder / "curves.parquet")
+
+
+@pytest.mark.parametrize("kind", ["weights", "learner"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+    undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture, kind: str,
+) -> None:  # fmt: skip
+    folder = tmp_path / undisturbed.run_folder.name
+    shutil.copytree(undisturbed.run_folder, folder)
+    (folder / "_SUCCESS").unlink()
+    newest = folder / "checkpoints" / f"round-000003.{kind}.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-3] ^= 0x10
+    newest.write_bytes(bytes(data))
+    result = train(tiny, tmp_path, data_root)
+    assert result.resumed_round == 2 and result.weights_hash == undisturbed.weights_hash
+    assert "checkpoint of round 3 is not used" in caplog.text
+
+
+def test_other_settings_under_the_same_id_are_refused_by_name(
+    tiny: MetaTrainSettings, data_root: str, tmp_path: Path
+) -> None:
+    short = replace(tiny, num_episodes=4)
+    train(short, tmp_path, data_root, run_id="mine")
+    with pytest.raises(RunLockedError, match=r"seed: 0 -> 1"):
+        train(replace(short, seed=1), tmp_path, data_root, run_id="mine")
+
+
+def test_a_second_driver_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    first, second = (RunFolder(tmp_path, identity={"backbone": "b"}, run_id=None) for _ in range(2))
+    with first.held(), pytest.raises(RunLockedError, match="held by process"), second.held():
+        pass
+    with second.held():
+        pass
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(
+    undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path
+) -> None:
+    settings = replace(tiny, backbone="mobilenet_v2_w0.2", initial_weights=str(undisturbed.weights_path))
+    with pytest.raises(CheckpointError, match="architecture"):
+        train(settings, tmp_path, data_root)
+
+
+def test_it_can_start_from_a_checkpoint(
+    undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path
+) -> None:
+    settings = replace(tiny, num_episodes=4, initial_weights=str(undisturbed.weights_path), learning_rate=1e-6)
+    result = train(settings, tmp_path, data_root)
+    moved = np.abs(weights_of(result) - weights_of(undisturbed)) / (1e-2 + np.abs(weights_of(undisturbed)))
+    assert result.run_folder.name != undisturbed.run_folder.name and np.median(moved) < 1e-3
+
+
+class Listener:
+    """Collects what a run logs."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, set[str]]] = []
+
+    def log(self, values: Any, *, step: int) -> None:
+        self.steps.append((step, set(values)))
+
+    def note(self, message: str) -> None:
+        raise AssertionError(message)
+
+
+def steps_with(listener: Listener, ending: str) -> Sequence[int]:
+    return [step for step, names in listener.steps if any(name.endswith(ending) for name in names)]
+
+
+@pytest.mark.slow
+def test_learning_happens_on_classes_never_trained_on(data_root: str, tmp_path: Path, tiny: MetaTrainSettings) -> None:
+    settings = replace(
+        tiny, num_episodes=240, episodes_per_round=2, way=(5, 5), shot=(2, 2), learning_rate=3e-3, augment=False,
+        validation_episodes=20, validation_every=60, validation_way=4, checkpoint_every=1000,
+    )  # fmt: skip
+    listener = Listener()
+    result = train(settings, tmp_path, data_root, run_logger=listener)
+    rows = read_curves(result.run_folder / "curves.parquet")
+    first, last = (np.mean([row["loss"] for row in part]) for part in (rows[:15], rows[-15:]))
+    assert last < 0.7 * first
+    assert result.validation["stripes"].accuracy > 0.34  # chance is 0.25
+    assert steps_with(listener, "/stripes") == [59, 119, 120] and len(steps_with(listener, "/loss")) == 120

@@ -1,0 +1,104 @@
+"""Checkpoints of a meta-training: weights and learner state, written atomically, checked when read.
+
+``round-000050.weights.safetensors`` is a checkpoint of its own; ``round-000050.learner.safetensors`` is written
+after it and names its hash, so a checkpoint counts only when both are whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from tinytrain_dist.backbones.card import CheckpointCard, read_header
+from tinytrain_dist.backbones.checkpoint import load_checkpoint, save_checkpoint
+from tinytrain_dist.backbones.flat_state import flat_to_state
+from tinytrain_dist.backbones.network import Backbone
+from tinytrain_dist.foundation.errors import CheckpointError
+from tinytrain_dist.foundation.hashing import bytes_hash
+from tinytrain_dist.foundation.logs import logger
+from tinytrain_dist.foundation.paths import atomic_write
+from tinytrain_dist.metatraining.learner import Learner
+
+_log = logger(__name__)
+_LEARNER_KEY = "tinytrain_learner"
+_NAME = re.compile(r"round-(\d{6,})\.learner\.safetensors")
+Tensors = Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The checkpoints of one run; ``identity`` is the hash of what decides its weights."""
+
+    folder: Path
+    identity: str
+    keep: int
+
+    def save(self, learner: Learner, backbone: Backbone, card: CheckpointCard) -> None:
+        """Write the learner after ``learner.round`` rounds, then remove all but the newest ``keep``."""
+        flat_to_state(backbone, learner.weights)
+        weights, state_path = self._paths(learner.round)
+        weights_hash = save_checkpoint(weights, backbone, card, head_scale=learner.scale)
+        state = learner.state()
+        note = {"round": learner.round, "identity": self.identity, "weights": weights_hash, "digest": _digest(state)}
+        atomic_write(state_path, safetensors.numpy.save(dict(state), metadata={_LEARNER_KEY: json.dumps(note)}))
+        for old in self.rounds()[: -self.keep]:
+            for path in reversed(self._paths(old)):
+                path.unlink(missing_ok=True)
+
+    def rounds(self) -> list[int]:
+        """Return the rounds that have a learner file, ascending."""
+        names = (_NAME.fullmatch(path.name) for path in self.folder.glob("*.learner.safetensors"))
+        return sorted(int(match.group(1)) for match in names if match)
+
+    def restore(self, learner: Learner) -> int | None:
+        """Continue ``learner`` from the newest good checkpoint and return its round; None if there is none.
+
+        A damaged one is named in the log and the one before it is used.
+        """
+        for round_index in reversed(self.rounds()):
+            try:
+                self._load(learner, round_index)
+            except CheckpointError as error:
+                _log.warning("checkpoint of round %d is not used: %s", round_index, error)
+                continue
+            return round_index
+        return None
+
+    def _load(self, learner: Learner, round_index: int) -> None:
+        weights_path, state_path = self._paths(round_index)
+        note, state = _read_state(state_path)
+        weights = load_checkpoint(weights_path, backbone=learner.graph.name)
+        expected = {
+            "round": round_index, "identity": self.identity, "weights": weights.hash, "digest": _digest(state),
+        }  # fmt: skip
+        if wrong := [key for key, value in expected.items() if note.get(key) != value]:
+            raise CheckpointError(f"{state_path}: damaged or of another run ({', '.join(wrong)} differ)")
+        learner.restore(weights=weights.state, state=state, round_index=round_index)
+
+    def _paths(self, round_index: int) -> tuple[Path, Path]:
+        stem = f"round-{round_index:06d}"
+        return self.folder / f"{stem}.weights.safetensors", self.folder / f"{stem}.learner.safetensors"
+
+
+def _read_state(path: Path) -> tuple[dict[str, object], Tensors]:
+    try:
+        note = json.loads(read_header(path)["__metadata__"][_LEARNER_KEY])
+        tensors = safetensors.numpy.load(path.read_bytes())
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as learner state: {error}") from error
+    if not isinstance(note, dict):
+        raise CheckpointError(f"{path}: cannot be read as learner state: its note is no mapping")
+    return note, tensors
+
+
+def _digest(state: Tensors) -> str:
+    parts = [name.encode() + np.ascontiguousarray(state[name]).tobytes() for name in sorted(state)]
+    return bytes_hash(b"".join(parts))
