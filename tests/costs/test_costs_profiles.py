@@ -55,7 +55,7 @@ def test_every_field_with_a_number_carries_a_unit(name: str) -> None:
 def test_the_fit_counter_follows_the_device_class(name: str) -> None:
     profile = load_profile(name)
     small = profile.device_class == "microcontroller"
-    assert profile.fit_counter == ("paper_int8_provisional" if small else "paper_fp32")
+    assert profile.fit_counter == ("lifetime_int8" if small else "paper_fp32")
     assert profile.price_numerics == ("int8" if small else "fp32")
     assert (profile.storage_bandwidth_bytes_per_s == 0) == small
 

@@ -29,7 +29,7 @@ def result_row(**values: Any) -> Row:
         "iterations": 40, "status": "ok", "signature": "", "mode": "reference", "accuracy_numerics": "fp32",
         "price_numerics": "int8", "batch": 1, "fit_counter": "paper_memory", "peak_bytes": 200_000,
         "latency_ms": 1000.0, "latency_low_ms": 500.0, "latency_high_ms": 2000.0, "energy_mj": 300.0,
-        "energy_low_mj": 150.0, "energy_high_mj": 600.0, "fits": True, "standing": "estimate", "seed": 0,
+        "energy_low_mj": 150.0, "energy_high_mj": 600.0, "fits": "yes", "standing": "estimate", "seed": 0,
         "attempt": 1, "host_ms": 20.0,
     }  # fmt: skip
     return {column.name: None for column in COLUMNS} | defaults | values
@@ -68,10 +68,10 @@ def _grid_row(index: int, domain: str, method: str, device: str, place: int, bef
     price: Row = {
         "latency_ms": 4000.0 * scale, "latency_low_ms": 2000.0 * scale, "latency_high_ms": 8000.0 * scale,
         "energy_mj": 1200.0 * scale, "energy_low_mj": 600.0 * scale, "energy_high_mj": 2400.0 * scale,
-        "peak_bytes": int(300_000 * scale), "fits": method != "full_train" or place > 0,
+        "peak_bytes": int(300_000 * scale), "fits": "yes" if method != "full_train" or place > 0 else "no",
     }  # fmt: skip
     if method == "raw_pixels":
-        price = dict.fromkeys(price) | {"fits": True, "batch": None, "fit_counter": None, "standing": None}
+        price = dict.fromkeys(price) | {"fits": "yes", "batch": None, "fit_counter": None, "standing": None}
     return result_row(
         task_id=f"{domain}/test/fixed-5w5s10q/s0/{index}", task_index=index, domain=domain, method=method,
         device=device, variant=f"{method}-1", accuracy_before=before, accuracy_after=after,

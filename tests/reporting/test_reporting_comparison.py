@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_run import METHODS, Row, failed_row, grid_rows, result_row, write_run
 
+from tinytrain_dist.reporting.cells import accuracy_cells
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.intervals import MIN_TASKS_P95, t_interval
 from tinytrain_dist.reporting.labels import adaptation_labels
@@ -74,7 +75,7 @@ def test_without_none_there_is_no_gain(make_run: MakeRun) -> None:
 def test_failed_rows_are_counted_and_never_averaged(make_run: MakeRun, status: str) -> None:
     bad = failed_row(status, task_id="t2")
     if status == "diverged":
-        bad |= {"accuracy_before": 0.5, "accuracy_after": 0.0, "latency_ms": 9e9, "fits": True}
+        bad |= {"accuracy_before": 0.5, "accuracy_after": 0.0, "latency_ms": 9e9, "fits": "yes"}
     row = only(comparison_table(open_run(make_run([*tasks([0.4, 0.6]), bad]))), "none")
     assert row.accuracy_mean == pytest.approx(0.5)
     assert (row.num_rows, row.num_tasks, row.num_failed) == (3, 2, 1)
@@ -92,7 +93,7 @@ def test_a_method_that_only_failed_still_has_its_row(make_run: MakeRun) -> None:
 
 def test_infeasible_counts_as_not_fitting_and_leaves_the_mean_where_it_fits(make_run: MakeRun) -> None:
     rows = tasks([0.4, 0.6]) + tasks([0.5, 0.6], method="tinytrain", plan_status="ok")
-    rows[3] |= {"plan_status": "infeasible", "fits": True, "latency_ms": 1.0, "plan_reason": "no layer fits"}
+    rows[3] |= {"plan_status": "infeasible", "fits": "yes", "latency_ms": 1.0, "plan_reason": "no layer fits"}
     row = only(comparison_table(open_run(make_run(rows))), "tinytrain")
     assert row.num_infeasible == 1
     assert row.fits_share == 0.5
@@ -104,11 +105,21 @@ def test_infeasible_counts_as_not_fitting_and_leaves_the_mean_where_it_fits(make
 
 def test_not_fitting_keeps_its_accuracy_in_the_first_mean_only(make_run: MakeRun) -> None:
     rows = tasks([0.4, 0.6], method="full_train")
-    rows[0]["fits"] = False
+    rows[0]["fits"] = "no"
     row = only(comparison_table(open_run(make_run(rows))), "full_train")
     assert row.accuracy_mean == pytest.approx(0.5)
     assert row.accuracy_where_fits_mean == pytest.approx(0.6)
     assert row.fits_share == 0.5
+
+
+def test_an_uncertain_fit_is_counted_by_itself(make_run: MakeRun) -> None:
+    rows = tasks([0.4, 0.6, 0.8, 0.9], method="full_train")
+    for row, word in zip(rows, ("yes", "uncertain", "no", "yes"), strict=True):
+        row["fits"] = word
+    row = only(comparison_table(open_run(make_run(rows))), "full_train")
+    assert (row.fits_share, row.uncertain_share) == (0.5, 0.25)
+    assert (row.accuracy_where_fits_mean, row.num_tasks_where_fits) == (pytest.approx(0.65), 2)
+    assert accuracy_cells(row, "x")[2] == "50 (+25?)"
 
 
 def test_raw_pixels_is_shown_once_without_cost(make_run: MakeRun) -> None:

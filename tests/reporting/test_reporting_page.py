@@ -106,20 +106,22 @@ def test_json_for_script_survives_a_round_trip() -> None:
 def test_failures_and_infeasible_cells_are_listed(make_run: MakeRun) -> None:
     rows = [
         result_row(task_id="a", method="tinytrain", plan_status="infeasible", plan_reason="12 bytes missing",
-                   fits=False, signature="stalled"),
-        result_row(task_id="b", method="tinytrain", plan_status="ok", fits=False, signature="collapsed"),
+                   fits="no", signature="stalled"),
+        result_row(task_id="b", method="tinytrain", plan_status="ok", fits="no", signature="collapsed"),
         failed_row("timeout", "no answer in 60 s", task_id="c", method="tinytrain"),
+        result_row(task_id="d", method="tinytrain", plan_status="ok", fits="uncertain"),
         result_row(task_id="a"),
     ]  # fmt: skip
     run = open_run(make_run(rows))
     found = {(t.kind, t.num, t.of, t.example) for t in troubles(run)}
     assert found == {
-        ("infeasible", 1, 3, "12 bytes missing"),
-        ("does not fit", 1, 3, ""),
-        ("collapsed", 1, 3, ""),
-        ("timeout", 1, 3, "no answer in 60 s"),
+        ("infeasible", 1, 4, "12 bytes missing"),
+        ("does not fit", 1, 4, ""),
+        ("fit uncertain", 1, 4, ""),
+        ("collapsed", 1, 4, ""),
+        ("timeout", 1, 4, "no answer in 60 s"),
     }
-    assert "0 %, 1 infeasible, 1 failed" in render_page(run)
+    assert "0 %, 33 % uncertain, 1 infeasible, 1 failed" in render_page(run)
 
 
 def test_no_secret_reaches_the_page(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

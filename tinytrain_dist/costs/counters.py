@@ -135,7 +135,7 @@ def adapter_memory(
     """Return the formula of plans with lite residual modules; weights such a plan updates besides are counted too."""
     check_batch(batch)
     modules = lite_residuals(graph, plan.check(graph).adapters)
-    start = plan.earliest_layer
+    start = chain_start(plan)
     passed = () if start is None else graph.layers[start + 1 :]
     elements = sum(layer.output_elements for layer in passed if layer.has_activation)
     elements += sum(module_elements(module) for module in modules)

@@ -31,11 +31,10 @@ def chain_start(plan: UpdatePlan, *, chain: Chain = "weights") -> int | None:
     """Return the layer at which the backward pass stops; ``None`` when nothing is updated.
 
     ``weights`` is the paper's counter: layers where only a bias changes do not extend the chain (unless nothing
-    but biases changes). ``everything`` is what a device really has to run.
+    but biases changes); adapters are weights. ``everything`` is what a device really has to run.
     """
-    if chain == "weights" and plan.earliest_weight_layer is not None:
-        return plan.earliest_weight_layer
-    return plan.earliest_layer
+    weights = [*(update.layer for update in plan.updates[:1]), *plan.adapters[:1]]
+    return min(weights) if chain == "weights" and weights else plan.earliest_layer
 
 
 def updates_all_weights(graph: LayerGraph, plan: UpdatePlan) -> bool:

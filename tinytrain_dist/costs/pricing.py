@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinytrain_dist.costs.counters import STATE_WORDS, PaperMemory, check_batch
+from tinytrain_dist.costs.adapter_latency import adapter_optimizer_ms, adapter_pass
 from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
 from tinytrain_dist.costs.fit import (
+    Fits,
     counted_memory,
     device_budget,
+    fit_memory_bytes,
+    fits_device,
     fixed_bytes,
+    peak_interval_bytes,
     plan_memory_bytes,
     stored_parameter_bytes,
 )
@@ -17,7 +21,7 @@ from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass,
 from tinytrain_dist.costs.macs import fisher_macs, plan_macs
 from tinytrain_dist.costs.profiles import DeviceProfile, Standing
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
-from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.costs.workload import Workload
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 
@@ -28,58 +32,12 @@ ESTIMATE_FACTOR = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What one adaptation runs.
-
-    Attributes
-    ----------
-    support_size
-        Support images of the task.
-    iterations
-        Fine-tuning iterations; each passes all support images and as many pseudo-query images.
-    inspected
-        Layers of the Fisher pass; empty: no pass is made.
-    full
-        The FullTrain formula counts the memory.
-    images_per_iteration
-        ``None``: ``2 x support_size``. The paper's end-to-end figures use 25.
-    """
-
-    support_size: int
-    iterations: int
-    batch: int = 1
-    optimizer: str = "adam"
-    inspected: tuple[int, ...] = ()
-    full: bool = False
-    images_per_iteration: int | None = None
-
-    def __post_init__(self) -> None:
-        for key, low in (("support_size", 1), ("iterations", 0)):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ConfigError(f"{key}: found {value!r}; allowed: a whole number of at least {low}")
-        if self.images_per_iteration is not None and self.images_per_iteration < 1:
-            raise ConfigError(f"images_per_iteration: found {self.images_per_iteration!r}; allowed: 1 or more, or null")
-        check_batch(self.batch)
-        if self.optimizer not in STATE_WORDS:
-            raise ConfigError(f"unknown optimizer {self.optimizer!r}; {nearest(self.optimizer, STATE_WORDS)}")
-
-    @property
-    def step_images(self) -> int:
-        """Images passed forward and backward in one iteration."""
-        return 2 * self.support_size if self.images_per_iteration is None else self.images_per_iteration
-
-    def trains(self, plan: UpdatePlan) -> bool:
-        """Return whether anything is updated; otherwise the support images pass forward once (prototypes)."""
-        return self.iterations > 0 and not plan.is_empty
-
-
-@dataclass(frozen=True, kw_only=True)
 class Price:
     """The cost columns of a result row, under the same names and units (``simulation/schema.py``).
 
     The terms of the paper counter, ``saved_exact_bytes`` and ``parameter_bytes`` are fp32; ``peak_bytes`` follows
-    ``fit_counter``. MACs follow the paper's chain; milliseconds the chain a device really runs.
+    ``fit_counter``, and its ends that counter's stated error. MACs follow the paper's chain; milliseconds the chain
+    a device really runs.
     """
 
     batch: int
@@ -94,6 +52,8 @@ class Price:
     paper_memory_bytes: int
     paper_peak_bytes: int
     peak_bytes: int
+    peak_low_bytes: int
+    peak_high_bytes: int
     flash_bytes: int
     forward_macs: int
     input_grad_macs: int
@@ -114,7 +74,7 @@ class Price:
     energy_mj: float | None
     energy_low_mj: float | None
     energy_high_mj: float | None
-    fits: bool
+    fits: Fits
     ram_margin_bytes: int
     flash_margin_bytes: int | None
     standing: Standing
@@ -128,10 +88,10 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
     PlanError
         The plan does not belong to ``graph``.
     """
-    paper = _memory(graph, plan, workload, bytes_per_element=4)
-    counted = _memory(graph, plan, workload, bytes_per_element=profile.bytes_per_element)
-    peak = counted.total_bytes + fixed_bytes(graph, profile)
-    flash = stored_parameter_bytes(graph, profile) + profile.code_allowance_bytes
+    paper = counted_memory(graph, plan, full=workload.full, batch=workload.batch, optimizer=workload.optimizer)
+    peak = fit_memory_bytes(graph, plan, profile.fit_counter, workload) + fixed_bytes(graph, profile)
+    peak_low, peak_high = peak_interval_bytes(profile, peak)
+    flash = stored_parameter_bytes(graph, profile, plan) + profile.code_allowance_bytes
     ram_margin = profile.ram_bytes - peak
     flash_margin = None if profile.flash_bytes is None else profile.flash_bytes - flash
     times = phase_times(graph, plan, profile, workload, missing_bytes=max(0, -ram_margin))
@@ -150,6 +110,8 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
         paper_memory_bytes=paper.total_bytes,
         paper_peak_bytes=paper.peak_bytes,
         peak_bytes=peak,
+        peak_low_bytes=peak_low,
+        peak_high_bytes=peak_high,
         flash_bytes=flash,
         forward_macs=macs.forward,
         input_grad_macs=macs.input_grad,
@@ -170,18 +132,11 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
         energy_mj=energies.total_mj,
         energy_low_mj=None if energies.total_mj is None else energies.total_mj / ESTIMATE_FACTOR,
         energy_high_mj=None if energies.total_mj is None else energies.total_mj * ESTIMATE_FACTOR,
-        fits=ram_margin >= 0 and (flash_margin is None or flash_margin >= 0),
+        fits=fits_device(profile, peak_bytes=peak, flash_bytes=flash),
         ram_margin_bytes=ram_margin,
         flash_margin_bytes=flash_margin,
         standing=profile.standing,
     )
-
-
-def _memory(graph: LayerGraph, plan: UpdatePlan, workload: Workload, *, bytes_per_element: int) -> PaperMemory:
-    return counted_memory(
-        graph, plan, full=workload.full, batch=workload.batch, optimizer=workload.optimizer,
-        bytes_per_element=bytes_per_element,
-    )  # fmt: skip
 
 
 def selection_macs(graph: LayerGraph, workload: Workload) -> int:
@@ -190,27 +145,36 @@ def selection_macs(graph: LayerGraph, workload: Workload) -> int:
 
 
 def training_macs(graph: LayerGraph, plan: UpdatePlan, workload: Workload) -> int:
-    """Return the MACs of all iterations, or of the prototypes where nothing is trained."""
+    """Return the MACs of all iterations, or of the prototypes where nothing is trained.
+
+    The second forward pass of the support images is in it (``Workload.recomputed_images``).
+    """
     macs = plan_macs(graph, plan)
     if not workload.trains(plan):
         return workload.support_size * macs.forward
-    return workload.iterations * workload.step_images * (macs.forward + macs.backward)
+    step = workload.step_images * (macs.forward + macs.backward) + workload.recomputed_images * macs.forward
+    return workload.iterations * step
 
 
 def phase_times(
     graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload: Workload, *, missing_bytes: int
 ) -> PhaseTimes:
     """Return the time of each phase; ``missing_bytes`` of RAM go to storage and back in every batch."""
+    added = adapter_pass(graph, plan, profile)
+    forward = forward_ms(graph, profile) + added.forward_ms
     if workload.trains(plan):
-        image = image_pass(graph, plan, profile).total_ms
-        step = workload.step_images * image + optimizer_step_ms(graph, plan, profile, optimizer=workload.optimizer)
+        image = image_pass(graph, plan, profile).total_ms + added.total_ms
+        step = workload.step_images * image + workload.recomputed_images * forward
+        step += optimizer_step_ms(graph, plan, profile, optimizer=workload.optimizer)
+        step += adapter_optimizer_ms(graph, plan, profile, optimizer=workload.optimizer)
         training = workload.iterations * step
-        num_passes = 2 * workload.iterations * -(-workload.step_images // workload.batch)
+        num_passes = 2 * -(-workload.step_images // workload.batch) + -(-workload.recomputed_images // workload.batch)
+        num_passes *= workload.iterations
     else:
-        training = workload.support_size * forward_ms(graph, profile)
+        training = workload.support_size * forward
         num_passes = -(-workload.support_size // workload.batch)
     return PhaseTimes(
-        load_ms=transfer_ms(stored_parameter_bytes(graph, profile), profile),
+        load_ms=transfer_ms(stored_parameter_bytes(graph, profile, plan), profile),
         selection_ms=workload.step_images * fisher_pass_ms(graph, workload.inspected, profile),
         training_ms=training,
         swap_ms=num_passes * transfer_ms(missing_bytes, profile),

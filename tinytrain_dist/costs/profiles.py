@@ -12,10 +12,10 @@ from tinytrain_dist.foundation.hashing import content_hash
 from tinytrain_dist.foundation.paths import check_name
 
 Standing = Literal["estimate", "anchored", "fitted", "calibrated"]
-FitCounter = Literal["paper_int8_provisional", "paper_fp32"]
+FitCounter = Literal["lifetime_int8", "paper_fp32"]
 ProvenanceKind = Literal["measured", "documented", "derived", "assumed", "unsourced"]
 
-_ELEMENT_BYTES: dict[FitCounter, int] = {"paper_int8_provisional": 1, "paper_fp32": 4}
+_ELEMENT_BYTES: dict[FitCounter, int] = {"lifetime_int8": 1, "paper_fp32": 4}
 
 Text = Annotated[str, Field(min_length=1, description="a text")]
 Bytes = Annotated[int, Field(ge=0, description="a whole number of bytes, 0 or more")]
@@ -56,8 +56,8 @@ class DeviceProfile(BaseModel):
         ``microcontroller``: frozen weights are read in place from flash, no swap, no other processes.
         ``linux``: all parameters are resident in RAM beside the operating system, what exceeds it is swapped.
     fit_counter
-        Counter that decides whether memory suffices. ``paper_int8_provisional``: the paper's counter at 1 byte
-        per weight and activation, standing in for a lifetime planner. ``paper_fp32``: the same at 4 bytes.
+        Counter that decides whether memory suffices (``costs/fit.py``). ``lifetime_int8``: the lifetime planner at
+        1 byte per weight and activation. ``paper_fp32``: the paper's counter at 4 bytes.
     flash_bytes
         ``None``: external storage of unknown size, no limit is checked.
     storage_bandwidth_bytes_per_s
@@ -83,7 +83,7 @@ class DeviceProfile(BaseModel):
     threads: Annotated[int, Field(gt=0, description="a whole number of threads above 0")]
     accelerator: Annotated[Literal["cpu", "gpu"], Field(description="cpu or gpu")]
     power_mode: Annotated[str | None, Field(description="the name of a power mode, or null")]
-    fit_counter: Annotated[FitCounter, Field(description="paper_int8_provisional or paper_fp32")]
+    fit_counter: Annotated[FitCounter, Field(description="lifetime_int8 or paper_fp32")]
 
     clock_hz: Hertz
     ram_bytes: SomeBytes

@@ -14,6 +14,7 @@ LAST_COLUMNS = ("failed %",)
 EXPLANATION = (
     "Accuracy: mean over tasks ± half of the 95 % t interval; rows that failed are counted, never averaged in. "
     "'where fits' leaves out tasks whose plan is infeasible or does not fit (their accuracy stays as before). "
+    "'fits %' (+n?): another n % lie inside the memory counter's own error, neither counted as fitting nor as not. "
     "Gain: absolute percentage points over 'none', paired on the same tasks. "
     f"p95 is shown from {MIN_TASKS_P95} tasks on; costs cover tasks that have a plan."
 )
@@ -25,7 +26,7 @@ def accuracy_cells(row: ComparisonRow, label: str) -> list[str]:
     return [
         label,
         str(row.num_tasks),
-        formatting.percent(row.fits_share, digits=0),
+        _fits(row),
         formatting.percent_interval(row.accuracy_mean, row.accuracy_high),
         f"{where} ({row.num_tasks_where_fits})",
         "reference" if row.method == BASELINE else formatting.points(row.gain_points, row.gain_high_points),
@@ -45,6 +46,11 @@ def cost_cells(row: ComparisonRow) -> list[str]:
 def last_cells(row: ComparisonRow) -> list[str]:
     """Return the cells under ``LAST_COLUMNS``."""
     return [formatting.percent(row.failed_share)]
+
+
+def _fits(row: ComparisonRow) -> str:
+    certain = formatting.percent(row.fits_share, digits=0)
+    return certain + (f" (+{formatting.percent(row.uncertain_share, digits=0)}?)" if row.uncertain_share else "")
 
 
 def _pair(median: str, high: str, num: int) -> str:

@@ -33,7 +33,8 @@ class ComparisonRow:
     ``accuracy_*`` covers every finished task (an infeasible one keeps its accuracy before the update);
     ``accuracy_where_fits_*`` only the tasks whose plan fits the device. Costs (only by device) cover the
     finished tasks that have a plan; a p95 needs 59 of them. ``latency_low_ms`` and the like are medians of the
-    ends of the price model's own interval. ``fits_share`` and ``num_infeasible`` count task and device pairs.
+    ends of the price model's own interval. ``fits_share``, ``uncertain_share`` and ``num_infeasible`` count task and
+    device pairs; a pair whose fit is uncertain is in neither ``fits_share`` nor ``accuracy_where_fits_*``.
     """
 
     device: str | None
@@ -49,6 +50,7 @@ class ComparisonRow:
     num_infeasible: int
     failed_share: float
     fits_share: float | None
+    uncertain_share: float | None
     accuracy_mean: float | None
     accuracy_low: float | None
     accuracy_high: float | None
@@ -123,6 +125,7 @@ def _query(by: By) -> str:
             count(*) FILTER (WHERE NOT ok) AS num_failed,
             count(*) FILTER (WHERE ok AND NOT planned) AS num_infeasible,
             count(*) FILTER (WHERE fitting) AS num_fitting,
+            count(*) FILTER (WHERE undecided) AS num_undecided,
             avg(accuracy_after ORDER BY accuracy_after) FILTER (WHERE ok) AS accuracy,
             avg(accuracy_after ORDER BY accuracy_after) FILTER (WHERE fitting) AS accuracy_where_fits,
             avg(gain_points ORDER BY gain_points) AS gain
@@ -131,6 +134,7 @@ def _query(by: By) -> str:
         SELECT {group},
             sum(num_rows)::BIGINT AS num_rows, sum(num_failed)::BIGINT AS num_failed,
             sum(num_infeasible)::BIGINT AS num_infeasible, sum(num_fitting)::BIGINT AS num_fitting,
+            sum(num_undecided)::BIGINT AS num_undecided,
             {_moments("accuracy")}, {_moments("accuracy_where_fits")}, {_moments("gain")}
         FROM tasks GROUP BY ALL
     ), prices AS (
@@ -187,6 +191,7 @@ def _row(by: By, found: dict[str, Any]) -> ComparisonRow:
         num_infeasible=found["num_infeasible"],
         failed_share=found["num_failed"] / found["num_rows"],
         fits_share=found["num_fitting"] / num_ok if num_ok else None,
+        uncertain_share=found["num_undecided"] / num_ok if num_ok else None,
         num_tasks_where_fits=found["accuracy_where_fits_num"],
         num_pairs=found["gain_num"],
         **_flat("accuracy", _estimate(found, "accuracy")),

@@ -25,7 +25,8 @@ class Trouble:
 def troubles(run: RunResults) -> list[Trouble]:
     """Return every (device, adaptation, kind) with trouble, most frequent first.
 
-    Kinds: the status of failed rows, ``infeasible``, ``does not fit``, and the signatures of finished rows.
+    Kinds: the status of failed rows, ``infeasible``, ``does not fit``, ``fit uncertain``, and the signatures of
+    finished rows.
     """
     group = f"device, {', '.join(ADAPTATION)}"
     found = run.select(f"""
@@ -33,7 +34,8 @@ def troubles(run: RunResults) -> list[Trouble]:
         SELECT *, unnest([
             CASE WHEN NOT ok THEN status END,
             CASE WHEN ok AND NOT planned THEN 'infeasible' END,
-            CASE WHEN planned AND NOT fitting THEN 'does not fit' END,
+            CASE WHEN planned AND NOT fitting AND NOT undecided THEN 'does not fit' END,
+            CASE WHEN undecided THEN 'fit uncertain' END,
             CASE WHEN ok AND planned AND signature <> '' THEN signature END
         ]) AS kind FROM rows
     ), totals AS (SELECT {group}, count(*) AS total FROM rows GROUP BY ALL)

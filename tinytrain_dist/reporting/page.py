@@ -131,6 +131,7 @@ def _fits_cell(row: ComparisonRow | None) -> str:
     if row is None:
         return UNKNOWN
     text = percent(row.fits_share, digits=0) + (" %" if row.fits_share is not None else "")
+    text += f", {percent(row.uncertain_share, digits=0)} % uncertain" if row.uncertain_share else ""
     text += f", {row.num_infeasible} infeasible" if row.num_infeasible else ""
     return text + (f", {row.num_failed} failed" if row.num_failed else "")
 

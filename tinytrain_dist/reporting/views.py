@@ -2,7 +2,8 @@
 
 ``stored``    the result rows as written
 ``rows``      one row per result; raw_pixels once per task (it knows neither device nor network);
-              ``ok``: finished; ``planned``: ok and not infeasible; ``fitting``: planned and fits the device
+              ``ok``: finished; ``planned``: ok and not infeasible; ``fitting``: planned and fits the device;
+              ``undecided``: planned, and the counter's own error decides whether it fits
 ``baseline``  accuracy of ``none`` per task and checkpoint (it does not depend on the device)
 ``paired``    ``rows`` with ``gain_points``: accuracy minus that of ``none`` on the same task, in absolute points
 """
@@ -30,7 +31,8 @@ WITH once AS (
 SELECT *,
     status = 'ok' AND accuracy_after IS NOT NULL AS ok,
     ok AND plan_status <> 'infeasible' AS planned,
-    planned AND coalesce(fits, false) AS fitting
+    planned AND coalesce(fits = 'yes', false) AS fitting,
+    planned AND coalesce(fits = 'uncertain', false) AS undecided
 FROM merged
 """
 

@@ -74,19 +74,19 @@ class RowMaker:
     ) -> Row:
         """Return the complete row of one device."""
         row = self._shared | {"device": profile.name, **_episode_columns(episode), **_outcome_columns(outcome)}
-        row |= {"plan_status": decision.status, "plan_reason": decision.reason, "fits": True}
+        row |= {"plan_status": decision.status, "plan_reason": decision.reason, "fits": "yes"}
         row["price_numerics"] = profile.price_numerics
         if budget is not None:
             row |= {"budget_memory_bytes": budget.memory_bytes, "budget_backward_macs": budget.backward_macs}
         if not self.method.uses_network:
             return row
         row |= self._plan_columns(decision)
-        row |= asdict(self.price(profile, decision, support_size=len(episode.support_labels)))
+        row |= asdict(self.price(profile, decision, support_size=len(episode.support_labels), way=episode.way))
         if decision.status == "infeasible":
-            row["fits"] = False
+            row["fits"] = "no"
         return row | {"signature": signature(row)}
 
-    def price(self, profile: DeviceProfile, decision: Decision, *, support_size: int) -> Price:
+    def price(self, profile: DeviceProfile, decision: Decision, *, support_size: int, way: int) -> Price:
         """Return what the decision costs on the device, whether or not the tuning went well."""
         inspected = self.graph.last_blocks(self.setup.selection.inspect_blocks) if self.method.measures_fisher else ()
         workload = Workload(
@@ -95,6 +95,7 @@ class RowMaker:
             optimizer=self.setup.finetune.optimizer,
             inspected=inspected,
             full=self.method.is_full,
+            way=way,
         )
         return price(self.graph, decision.plan, profile, workload)
 

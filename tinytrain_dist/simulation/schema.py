@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised whenever the code changes a number in a row: part of a run's identity."""
 
 KEY_COLUMNS = ("task_id", "checkpoint", "method", "variant", "device")
@@ -29,7 +29,7 @@ class Column:
     null: str = ""
 
 
-_TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 _INTS = pa.list_(pa.int32())
 _NO_NETWORK = "the method uses no network (raw_pixels), or the task failed"
 _NO_TRAIN = "the method trains nothing, or nothing was admitted"
@@ -87,6 +87,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("paper_memory_bytes", _INT, "bytes", "paper counter at fp32: the paper's backward-pass memory", _NO_NETWORK),
     Column("paper_peak_bytes", _INT, "bytes", "paper counter at fp32 plus all parameters", _NO_NETWORK),
     Column("peak_bytes", _INT, "bytes", "RAM needed under fit_counter, OS overhead included", _NO_NETWORK),
+    Column("peak_low_bytes", _INT, "bytes", "lower end of the interval of peak_bytes: the counter's stated error", _NO_NETWORK),
+    Column("peak_high_bytes", _INT, "bytes", "upper end of the interval of peak_bytes", _NO_NETWORK),
     Column("flash_bytes", _INT, "bytes", "stored parameters and code allowance", _NO_NETWORK),
     # MACs
     Column("forward_macs", _INT, "MACs", "forward pass of one image", _NO_NETWORK),
@@ -110,7 +112,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("energy_low_mj", _FLOAT, "mJ", "lower end of the interval", _NO_POWER),
     Column("energy_high_mj", _FLOAT, "mJ", "upper end of the interval", _NO_POWER),
     # verdict
-    Column("fits", _BOOL, "", "RAM and flash both suffice without swapping; true for raw_pixels", _FAILED),
+    Column("fits", _TEXT, "", "yes, no or uncertain: RAM and flash both suffice without swapping, for every value in the counter's interval, for none, or for some; yes for raw_pixels, no for an infeasible plan", _FAILED),
     Column("ram_margin_bytes", _INT, "bytes", "RAM left (negative: missing)", _NO_NETWORK),
     Column("flash_margin_bytes", _INT, "bytes", "flash left (negative: missing)", _NO_NETWORK + ", or the device's flash is unknown"),
     Column("standing", _TEXT, "", "estimate, anchored, fitted or calibrated: how far time and energy can be trusted", _NO_NETWORK),

@@ -129,4 +129,6 @@ class Unit:
     def _memory_rule(self, profile: DeviceProfile) -> Callable[[UpdatePlan], int]:
         graph, optimizer = self.network.graph, self.setup.finetune.optimizer
         counted_at = profile if self.setup.selection.memory_bytes is None else FP32_BYTES
-        return lambda plan: plan_memory_bytes(graph, plan, counted_at, optimizer=optimizer)
+        inspected = graph.last_blocks(self.setup.selection.inspect_blocks)
+        rule = partial(plan_memory_bytes, optimizer=optimizer, way=self.episode.way, inspected=inspected)
+        return lambda plan: rule(graph, plan, counted_at)

@@ -1,0 +1,32 @@
+"""Time of lite residual modules: their two convolutions as layers. Pooling and upsampling are not counted."""
+
+from __future__ import annotations
+
+from tinytrain_dist.costs.counters import STATE_WORDS
+from tinytrain_dist.costs.latency import ImagePass, layer_ms
+from tinytrain_dist.costs.macs import passes_gradient
+from tinytrain_dist.costs.profiles import DeviceProfile
+from tinytrain_dist.graphs.adapters import lite_residuals
+from tinytrain_dist.graphs.layer_graph import LayerGraph
+from tinytrain_dist.graphs.update_plan import UpdatePlan
+
+
+def adapter_pass(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) -> ImagePass:
+    """Return what the modules of ``plan`` add to one image: forward, input gradients, weight gradients."""
+    start = plan.earliest_layer
+    forward = input_grad = weight_grad = 0.0
+    for module in lite_residuals(graph, plan.adapters):
+        assert start is not None, "a plan with modules changes something"
+        first, second = module.convolutions
+        forward += layer_ms(first, profile) + layer_ms(second, profile)
+        ratio = profile.weight_grad_cost_ratio
+        weight_grad += sum(layer_ms(layer, profile, cost_ratio=ratio) for layer in (first, second))
+        passed = (first, second) if passes_gradient(graph, module, start) else (second,)
+        input_grad += sum(layer_ms(layer, profile, cost_ratio=profile.input_grad_cost_ratio) for layer in passed)
+    return ImagePass(forward_ms=forward, input_grad_ms=input_grad, weight_grad_ms=weight_grad)
+
+
+def adapter_optimizer_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, *, optimizer: str) -> float:
+    """Return what the modules' parameters add to one optimizer step."""
+    parameters = sum(module.parameters for module in lite_residuals(graph, plan.adapters))
+    return parameters * STATE_WORDS[optimizer] / STATE_WORDS["adam"] * profile.optimizer_ns_per_weight / 1e6

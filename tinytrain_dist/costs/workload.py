@@ -1,0 +1,77 @@
+"""``Workload``: what one adaptation runs, whatever device it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinytrain_dist.costs.counters import STATE_WORDS, check_batch
+from tinytrain_dist.costs.lifetime import WAY_DEFAULT
+from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.graphs.update_plan import UpdatePlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What one adaptation runs.
+
+    Attributes
+    ----------
+    support_size
+        Support images of the task.
+    iterations
+        Fine-tuning iterations; each passes all support images and as many pseudo-query images.
+    optimizer
+        ``adam`` or ``sgd``: decides the state kept per updated weight. Adam's two moments and the gradient take 12
+        bytes per weight at every precision, which alone keeps many plans off a microcontroller.
+    inspected
+        Layers of the Fisher pass; empty: no pass is made.
+    full
+        The FullTrain formula counts the memory.
+    images_per_iteration
+        ``None``: ``2 x support_size``. The paper's end-to-end figures use 25.
+    way
+        Classes of the task: the lifetime planner keeps their prototypes.
+    fused_update
+        The lifetime planner's runtime updates image by image and keeps no gradient (MCUNetV3). The accuracy is
+        computed with the gradient of a whole iteration, so this is not the default.
+    """
+
+    support_size: int
+    iterations: int
+    batch: int = 1
+    optimizer: str = "adam"
+    inspected: tuple[int, ...] = ()
+    full: bool = False
+    images_per_iteration: int | None = None
+    way: int = WAY_DEFAULT
+    fused_update: bool = False
+
+    def __post_init__(self) -> None:
+        for key, low in (("support_size", 1), ("iterations", 0), ("way", 1)):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ConfigError(f"{key}: found {value!r}; allowed: a whole number of at least {low}")
+        if self.images_per_iteration is not None and self.images_per_iteration < 1:
+            raise ConfigError(f"images_per_iteration: found {self.images_per_iteration!r}; allowed: 1 or more, or null")
+        check_batch(self.batch)
+        if self.optimizer not in STATE_WORDS:
+            raise ConfigError(f"unknown optimizer {self.optimizer!r}; {nearest(self.optimizer, STATE_WORDS)}")
+
+    @property
+    def step_images(self) -> int:
+        """Images passed forward and backward in one iteration."""
+        return 2 * self.support_size if self.images_per_iteration is None else self.images_per_iteration
+
+    @property
+    def recomputed_images(self) -> int:
+        """Images passed forward once more in one iteration, for the prototypes.
+
+        The loss of any image needs all prototypes, so a step that does not hold the whole task passes the support
+        images first without keeping anything. The paper's convention (``images_per_iteration``) leaves it out.
+        """
+        whole = self.images_per_iteration is not None or self.batch >= self.step_images
+        return 0 if whole else self.support_size
+
+    def trains(self, plan: UpdatePlan) -> bool:
+        """Return whether anything is updated; otherwise the support images pass forward once (prototypes)."""
+        return self.iterations > 0 and not plan.is_empty
