@@ -10,6 +10,7 @@ from tinytrain_dist.backbones.network import Backbone, build_backbone
 from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.data.transforms import to_unit
 from tinytrain_dist.graphs.architectures import Architecture, Block
+from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
 
 SIZE = 32
@@ -29,10 +30,10 @@ GRAPH = ARCHITECTURE.graph(SIZE)
 
 
 @torch.no_grad()
-def tiny_backbone(seed: int = 0, *, dtype: torch.dtype = torch.float64) -> Backbone:
+def tiny_backbone(seed: int = 0, *, dtype: torch.dtype = torch.float64, graph: LayerGraph = GRAPH) -> Backbone:
     """Statistics are those of real images times random factors: the features differ from image to image."""
-    backbone = build_backbone(GRAPH, seed=seed)
-    norms = [backbone.unit(layer.index).norm for layer in GRAPH.layers]
+    backbone = build_backbone(graph, seed=seed)
+    norms = [backbone.unit(layer.index).norm for layer in graph.layers]
     for norm in norms:
         norm.momentum = 1.0
     backbone.train()(to_unit(torch.from_numpy(tiny_episode(seed).support_images)))
@@ -73,14 +74,3 @@ def tiny_task(
 
 def plan_of(*updates: LayerUpdate, bias: tuple[int, ...] = (), scale: tuple[int, ...] = ()) -> UpdatePlan:
     return UpdatePlan(backbone="tiny", updates=updates, bias_layers=bias, scale_layers=scale)
-
-
-def convolutions_behind(loss: torch.Tensor) -> int:
-    """Return how many convolutions a backward pass from ``loss`` runs through."""
-    found, waiting = set(), [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            waiting.extend(following for following, _ in node.next_functions)
-    return sum("Convolution" in node.name() for node in found)

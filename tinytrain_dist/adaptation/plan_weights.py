@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, fold
+from tinytrain_dist.backbones.kernels import is_depthwise
 from tinytrain_dist.backbones.network import NORM_EPS
 from tinytrain_dist.graphs.layer_graph import ConvLayer
 from tinytrain_dist.graphs.update_plan import LayerUpdate, Side, UpdatePlan
@@ -74,12 +75,23 @@ class PlanWeights:
 
     def output_channels(self, index: int) -> Tensor | None:
         """Return the output channels whose weight gradient is needed; ``None`` for all."""
-        return self._selected[index] if self._axis(index) == 0 and index not in self._scales else None
+        return self._selected[index] if self._is_sliced(index) and self._axis(index) == 0 else None
 
     def input_channels(self, index: int) -> Tensor | None:
         """Return the input channels the layer's weight gradient reads; ``None`` for all."""
-        by_channel = self._layer(index).groups > 1 or self._axis(index) == 1
-        return self._selected[index] if by_channel and index not in self._scales else None
+        if not self._is_sliced(index):
+            return None
+        by_channel = is_depthwise(self._layer(index)) or self._axis(index) == 1
+        return self._selected[index] if by_channel else None
+
+    def _is_sliced(self, index: int) -> bool:
+        """Return whether the weight gradient is made for the selected channels alone.
+
+        A scale's gradient needs all of it, and groups that are cut unevenly are no convolution.
+        """
+        layer = self._layer(index)
+        is_even = layer.groups == 1 or is_depthwise(layer)
+        return index in self._weights and index not in self._scales and is_even
 
     def folded(self) -> dict[int, Folded]:
         """Return the current (weight, bias) of every touched layer, folded with its normalisation."""
@@ -140,7 +152,7 @@ class PlanWeights:
     def _raw_slice(self, index: int, weight: Tensor, factor: Tensor) -> Tensor:
         """Return the gradient of the selected raw weights from that of the folded slice (or whole) weight."""
         chosen, axis = self._selected[index], self._axis(index)
-        if chosen is not None and index in self._scales:
+        if chosen is not None and not self._is_sliced(index):
             weight = weight.index_select(axis, chosen)
         factor = factor if chosen is None or axis == 1 else factor[chosen]
         return weight * factor[:, None, None, None]
@@ -148,6 +160,7 @@ class PlanWeights:
 
 def channel_axis(layer: ConvLayer, side: Side) -> int:
     """Return the axis of the weight ``[out, in/groups, k, k]`` the channels of ``side`` count on."""
+    assert side == "output" or layer.groups == 1 or is_depthwise(layer), "input channels of a group are no slice"
     return 1 if side == "input" and layer.groups == 1 else 0
 
 

@@ -63,11 +63,16 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, layer: ConvLayer, resid
     return added
 
 
+def is_depthwise(layer: ConvLayer) -> bool:
+    """Return whether every output channel reads one input channel of its own."""
+    return layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
+
+
 def input_gradient(grad: Tensor, weight: Tensor, *, layer: ConvLayer, in_shape: torch.Size) -> Tensor:
     """Return dLoss/dInput ``[N, in, H, W]`` from dLoss/dOutput ``[N, out, H', W']`` of the convolution."""
     if layer.kernel == 1 and layer.stride == 1 and layer.groups == 1:
         return _rows_to_map(_rows(grad) @ weight.flatten(1), in_shape)
-    if layer.stride == 1 and layer.channels_per_group == 1:
+    if layer.stride == 1 and is_depthwise(layer):
         padding = (layer.kernel - 1) // 2
         flipped = weight.flip(2, 3).contiguous(memory_format=torch.channels_last)
         return F.conv2d(grad, flipped, padding=padding, groups=layer.groups)
@@ -79,21 +84,21 @@ def weight_gradient(grad: Tensor, x: Tensor, *, layer: ConvLayer) -> Tensor:
     """Return dLoss/dWeight for the output channels of ``grad`` and the input channels of ``x``.
 
     ``grad`` ``[N, K, H', W']`` holds only the wanted output channels; of a depthwise layer ``x`` holds the same
-    ones, of another layer the wanted input channels. Shape of the result: [K, channels of x or 1, k, k].
+    ones, of another layer the wanted input channels; where there are groups, both hold all.
+    Shape of the result: [K, channels of x / groups or 1, k, k].
     """
     if layer.kernel == 1 and layer.stride == 1 and layer.groups == 1:
         return (_rows(grad).T @ _rows(x))[:, :, None, None]
-    depthwise = layer.channels_per_group == 1 and layer.groups > 1
-    if depthwise and layer.kernel >= WIDE_KERNEL and is_compiled(grad):
+    if is_depthwise(layer) and layer.kernel >= WIDE_KERNEL and is_compiled(grad):
         return depthwise_weight_gradient(grad, x, kernel=layer.kernel, stride=layer.stride)
-    per_group = 1 if depthwise else x.shape[1]
+    per_group = 1 if is_depthwise(layer) else x.shape[1] // layer.groups
     weight = grad.new_empty(1).expand(grad.shape[1], per_group, layer.kernel, layer.kernel)
     return _backward(grad, x, weight, layer, input_too=False)
 
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, layer: ConvLayer, *, input_too: bool) -> Tensor:
     padding, stride = [(layer.kernel - 1) // 2] * 2, [layer.stride] * 2
-    groups = grad.shape[1] if layer.channels_per_group == 1 and layer.groups > 1 else 1
+    groups = grad.shape[1] if is_depthwise(layer) else layer.groups
     wanted = [input_too, not input_too, False]
     result = torch.ops.aten.convolution_backward(
         grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], groups, wanted
