@@ -1,34 +1,25 @@
 """Fine-tuning of one task: cached prefix, same images for all methods, determinism, divergence."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from tiny_task import GRAPH, convolutions_behind, plan_of, tiny_backbone, tiny_task
+from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_task
 from torch import Tensor
 
+from tinytrain_dist.adaptation import sparse_pass
 from tinytrain_dist.adaptation.fine_tuning import fine_tune
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.foundation.errors import PlanError
 from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.layer_graph import ConvLayer
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
 
 END = len(GRAPH.layers)
 LATE = plan_of(LayerUpdate(layer=7, channels=(0, 5)), LayerUpdate(layer=9))
-
-
-def watched_losses(task: TargetTask, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    found: list[Tensor] = []
-    true_loss = task.loss
-
-    def loss(support: Tensor, pseudo: Tensor) -> Tensor:
-        found.append(true_loss(support, pseudo))
-        return found[-1]
-
-    monkeypatch.setattr(task, "loss", loss)
-    return found
 
 
 @pytest.mark.parametrize("order", [range(END + 1), range(END, -1, -1), (7, 2, 9, 8, 3, 10)])
@@ -52,19 +43,24 @@ def test_the_outcome_does_not_depend_on_what_is_cached() -> None:
 @pytest.mark.parametrize("cut", [1, 2, 4, 7, 9])
 def test_nothing_before_the_earliest_update_runs_backward(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny_backbone()
-    task = tiny_task(backbone, settings=FineTuneSettings(iterations=1))
-    losses, saved = watched_losses(task, monkeypatch), list[tuple[int, ...]]()
+    task = tiny_task(backbone, settings=FineTuneSettings(iterations=2))
+    passed, updated, forward = (list[int]() for _ in range(3))
 
-    def pack(tensor: Tensor) -> Tensor:
-        saved.append(tuple(tensor.shape))
-        return tensor
+    def watched(kernel: Callable[..., Tensor], seen: list[int]) -> Callable[..., Tensor]:
+        def run(*tensors: Tensor, layer: ConvLayer, **rest: Any) -> Tensor:
+            assert not torch.is_grad_enabled()
+            seen.append(layer.index)
+            return kernel(*tensors, layer=layer, **rest)
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        fine_tune(task, plan_of(LayerUpdate(layer=cut, channels=(0,)), *_mix_unless(cut)))
-    assert convolutions_behind(losses[0]) == END - cut
-    sizes = {shape[2] for shape in saved if len(shape) == 4 and shape[0] == 2 * len(task.support_labels)}
-    assert max(sizes) == GRAPH.layer(cut).in_size
-    assert not task.support_state(cut).x.requires_grad
+        return run
+
+    monkeypatch.setattr(sparse_pass, "input_gradient", watched(sparse_pass.input_gradient, passed))
+    monkeypatch.setattr(sparse_pass, "weight_gradient", watched(sparse_pass.weight_gradient, updated))
+    monkeypatch.setattr(sparse_pass, "convolve", watched(sparse_pass.convolve, forward))
+    fine_tune(task, plan_of(LayerUpdate(layer=cut, channels=(0,)), *_mix_unless(cut)))
+    assert passed == 2 * list(range(END - 1, cut, -1))
+    assert updated == 2 * sorted({cut, END - 1}, reverse=True)
+    assert min(forward) == cut, "a step passes nothing before the cut forward either"
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
@@ -88,23 +84,23 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def recording(task: TargetTask, calls: list[Tensor]) -> Callable[[str, int], Tensor]:
-    original = task.pseudo_query
+def recording(task: TargetTask, calls: list[Tensor]) -> Callable[[int], Tensor]:
+    original = task.view
 
-    def pseudo_query(purpose: str, iteration: int) -> Tensor:
-        calls.append(original(purpose, iteration))
+    def view(iteration: int) -> Tensor:
+        calls.append(original(iteration))
         return calls[-1]
 
-    return pseudo_query
+    return view
 
 
 def test_every_method_sees_the_same_augmented_images(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[Tensor]] = []
     for plan, rate in ((LATE, 1e-3), (full_plan(GRAPH), 1e-2)):
         task = tiny_task(settings=FineTuneSettings(iterations=3, learning_rate=rate))
-        drawn = [task.pseudo_query("finetune", iteration) for iteration in range(3)]
+        drawn = [task.view(iteration) for iteration in range(3)]
         calls: list[Tensor] = []
-        monkeypatch.setattr(task, "pseudo_query", recording(task, calls))
+        monkeypatch.setattr(task, "view", recording(task, calls))
         fine_tune(task, plan)
         assert all(torch.equal(a, b) for a, b in zip(calls, drawn, strict=True))
         seen.append(calls)
@@ -112,10 +108,34 @@ def test_every_method_sees_the_same_augmented_images(monkeypatch: pytest.MonkeyP
     assert not torch.equal(seen[0][0], seen[0][1]), "each iteration has its own images"
 
 
+def test_the_fast_mode_uses_a_pool_of_views_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = tiny_task(settings=FineTuneSettings(iterations=7, mode="fast", pool_views=3))
+    views = [fast.view(iteration) for iteration in range(7)]
+    assert all(torch.equal(views[i], views[i % 3]) for i in range(7))
+    assert all(torch.equal(fast.view(i), tiny_task().view(i)) for i in range(3)), "the first views of the reference"
+    calls: list[Tensor] = []
+    monkeypatch.setattr(fast, "view", recording(fast, calls))
+    outcome = fine_tune(fast, plan_of(LayerUpdate(layer=9)))
+    assert (len(outcome.losses), len(calls)) == (7, 3), "the frozen layers see each view once"
+
+
+def test_a_pool_as_long_as_the_tuning_changes_nothing() -> None:
+    fast = tiny_task(settings=FineTuneSettings(iterations=4, mode="fast", pool_views=4))
+    assert fine_tune(fast, LATE) == fine_tune(tiny_task(), LATE)
+
+
 def test_without_augmentation_the_pseudo_query_is_the_support_set() -> None:
     task = tiny_task(settings=FineTuneSettings(augment=False))
-    assert torch.equal(task.pseudo_query("finetune", 3), task.support_input)
-    assert not torch.equal(tiny_task().pseudo_query("finetune", 3), task.support_input)
+    assert torch.equal(task.view(3), task.support_input)
+    assert not torch.equal(tiny_task().view(3), task.support_input)
+
+
+def test_the_curve_ends_at_the_accuracy_after_and_changes_nothing() -> None:
+    bare = fine_tune(tiny_task(settings=FineTuneSettings(iterations=5)), LATE)
+    outcome = fine_tune(tiny_task(settings=FineTuneSettings(iterations=5, curve_every=2)), LATE)
+    assert [point.iteration for point in outcome.curve] == [2, 4, 5]
+    assert outcome.curve[-1].accuracy == outcome.accuracy_after == bare.accuracy_after
+    assert (outcome.losses, bare.curve) == (bare.losses, ())
 
 
 def test_the_loss_reaches_the_prototypes() -> None:
@@ -155,7 +175,7 @@ def test_steps_that_explode_are_a_status_and_no_exception() -> None:
     settings = FineTuneSettings(iterations=20, optimizer="sgd", learning_rate=9.9, scale=1e30)
     outcome = fine_tune(tiny_task(tiny_backbone(dtype=torch.float32), settings=settings), full_plan(GRAPH))
     assert (outcome.status, outcome.accuracy_after) == ("diverged", None)
-    assert 1 < len(outcome.losses) < 20, "the first steps were finite, and nothing ran after the last one"
+    assert 1 <= len(outcome.losses) < 20, "the first loss was finite, and nothing ran after the last one"
     assert outcome.message is not None and f"iteration {len(outcome.losses)}" in outcome.message
 
 

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_task import GRAPH, convolutions_behind, tiny_backbone, tiny_task
+from tiny_task import GRAPH, tiny_backbone, tiny_task
 from torch import Tensor
 
+from tinytrain_dist.adaptation import fisher, sparse_pass
 from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_information
+from tinytrain_dist.adaptation.sparse_pass import SparsePass, Tape
 from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.backbones import kernels
 from tinytrain_dist.backbones.network import Backbone
+from tinytrain_dist.graphs.layer_graph import ConvLayer
 
 EVERY = tuple(layer.index for layer in GRAPH.layers)
 
@@ -41,7 +45,7 @@ def brute_force(task: TargetTask, backbone: Backbone) -> dict[int, NDArray[np.fl
         return keep
 
     handles = [backbone.unit(index).register_forward_hook(hook(index)) for index in EVERY]
-    images = torch.cat([task.support_input, task.pseudo_query("fisher", 0)])
+    images = torch.cat([task.support_input, task.view(0)])
     support, pseudo = backbone(images).chunk(2)
     torch.autograd.backward(plain_loss(task, support, pseudo))
     for handle in handles:
@@ -73,25 +77,29 @@ def test_delta_equals_brute_force_over_the_unfolded_backbone(inspected: tuple[in
 
 
 def test_the_backward_pass_stops_at_the_first_inspected_activation(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = tiny_task()
-    losses, saved = [], list[tuple[int, ...]]()
-    true_loss = task.loss
+    passed, forward, tapes = list[int](), list[int](), list[Tape]()
 
-    def loss(support: Tensor, pseudo: Tensor) -> Tensor:
-        losses.append(true_loss(support, pseudo))
-        assert convolutions_behind(losses[0]) == 3, "layers 7, 8 and 9; neither the prefix nor layer 6 itself"
-        return losses[0]
+    def input_gradient(*tensors: Tensor, layer: ConvLayer, **rest: Any) -> Tensor:
+        passed.append(layer.index)
+        return kernels.input_gradient(*tensors, layer=layer, **rest)
 
-    def pack(tensor: Tensor) -> Tensor:
-        saved.append(tuple(tensor.shape))
-        return tensor
+    def convolve(*tensors: Tensor, layer: ConvLayer, **rest: Any) -> Tensor:
+        forward.append(layer.index)
+        return kernels.convolve(*tensors, layer=layer, **rest)
 
-    monkeypatch.setattr(task, "loss", loss)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        fisher_information(task, GRAPH.last_blocks(1))
-    assert len(losses) == 1, "one backward pass"
-    maps = [shape for shape in saved if len(shape) == 4 and shape[0] == 2 * len(task.support_labels)]
-    assert maps and all(shape[2] == GRAPH.layer(6).out_size for shape in maps), "larger maps belong to the prefix"
+    class Watched(SparsePass):
+        def backward(self, tape: Tape, *args: Any, **rest: Any) -> Tensor:
+            tapes.append(tape)
+            return super().backward(tape, *args, **rest)
+
+    monkeypatch.setattr(fisher, "SparsePass", Watched)
+    monkeypatch.setattr(sparse_pass, "input_gradient", input_gradient)
+    monkeypatch.setattr(sparse_pass, "convolve", convolve)
+    fisher_information(tiny_task(), GRAPH.last_blocks(1))
+    assert passed == [9, 8, 7], "neither the prefix nor layer 6 itself"
+    assert forward == [6, 7, 8, 9], "one forward pass"
+    (tape,) = tapes
+    assert sorted(tape.activations) == [6, 7, 8, 9] and not tape.inputs, "no weight gradients"
 
 
 def test_the_information_is_a_function_of_the_task_alone() -> None:

@@ -5,7 +5,9 @@ import torch
 from tiny_task import GRAPH, SIZE, tiny_backbone
 from torch import Tensor
 
-from tinytrain_dist.backbones.folded import FoldedNetwork, join, pool
+from tinytrain_dist.adaptation.prefix_cache import concatenate, split
+from tinytrain_dist.adaptation.sparse_pass import SparsePass
+from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.network import LayerState, build_backbone
 
 END = len(GRAPH.layers)
@@ -37,28 +39,21 @@ def test_a_published_architecture_in_float32() -> None:
 
 def test_taps_see_what_the_backbone_shows_before_the_residual_addition() -> None:
     backbone = tiny_backbone()
-    seen: dict[str, dict[int, Tensor]] = {"backbone": {}, "folded": {}}
+    seen: dict[int, Tensor] = {}
 
-    def tap(which: str, index: int, activation: Tensor) -> Tensor:
-        seen[which][index] = activation
+    def tap(index: int, activation: Tensor) -> Tensor:
+        seen[index] = activation
         return activation
 
     with torch.no_grad():
-        backbone.run(LayerState(IMAGES), start=0, stop=END, taps=lambda i, x: tap("backbone", i, x))
-        FoldedNetwork(backbone).run(LayerState(IMAGES), taps=lambda i, x: tap("folded", i, x))
-    assert list(seen["folded"]) == [layer.index for layer in GRAPH.layers]
-    for index, activation in seen["backbone"].items():
-        torch.testing.assert_close(seen["folded"][index], activation, rtol=1e-10, atol=1e-10)
-
-
-def test_a_replaced_layer_is_the_only_one_that_changes() -> None:
-    network = FoldedNetwork(tiny_backbone())
-    weight, bias = network.layers[7]
-    same = network.features(IMAGES, replaced={7: (weight.clone(), bias.clone())})
-    assert torch.equal(same, network.features(IMAGES))
-    other = network.features(IMAGES, replaced={7: (weight * 2, bias)})
-    assert not torch.allclose(other, same)
-    assert torch.equal(network.features(IMAGES), same), "a replacement outlives its call"
+        backbone.run(LayerState(IMAGES), start=0, stop=END, taps=tap)
+    network = FoldedNetwork(backbone)
+    every = frozenset(layer.index for layer in GRAPH.layers)
+    features, tape = SparsePass(network, weights=None, start=0, tapped=every).forward(LayerState(IMAGES))
+    assert set(tape.activations) == every
+    for index, activation in seen.items():
+        torch.testing.assert_close(tape.activations[index], activation, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(features, backbone(IMAGES), rtol=1e-10, atol=1e-10)
 
 
 def test_later_changes_of_the_backbone_do_not_reach_the_folded_network() -> None:
@@ -73,8 +68,11 @@ def test_later_changes_of_the_backbone_do_not_reach_the_folded_network() -> None
 
 
 @pytest.mark.parametrize("cut", [3, 7])
-def test_joined_states_run_as_one_batch(cut: int) -> None:
+def test_states_in_parts_run_as_one_batch(cut: int) -> None:
     network = FoldedNetwork(tiny_backbone())
-    first, second = (network.run(LayerState(part), stop=cut) for part in (IMAGES[:1], IMAGES[1:]))
-    together = pool(network.run(join(first, second), start=cut))
-    torch.testing.assert_close(together, network.features(IMAGES), rtol=1e-12, atol=1e-12)
+    parts = [network.run(LayerState(part), stop=cut) for part in (IMAGES[:1], IMAGES[1:])]
+    together = concatenate(parts)
+    torch.testing.assert_close(pool(network.run(together, start=cut)), network.features(IMAGES), rtol=1e-12, atol=1e-12)
+    for part, again in zip(split(together, 2), (together.x[:2], together.x[2:]), strict=True):
+        assert torch.equal(part.x, again)
+        assert (part.residual is None) == (together.residual is None)

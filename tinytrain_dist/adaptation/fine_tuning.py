@@ -120,6 +120,9 @@ class _Tuning:
             if not math.isfinite(loss):
                 return self._diverged()
             optimizer.step()
+            # a fused ReLU6 turns NaN into a number: the loss alone would not show it
+            if not self._weights.values.isfinite().all():
+                return self._diverged()
         self._pass.refresh()
         after = self._accuracy()
         if after is None:
@@ -180,7 +183,7 @@ class _Tuning:
         )
 
     def _diverged(self) -> Adaptation:
-        words = f"loss or features not finite after iteration {len(self._losses)}"
+        words = f"loss, weights or features not finite after iteration {len(self._losses)}"
         return self._outcome(
             accuracy_after=None, status="diverged", message=f"{words}; try a smaller finetune.learning_rate"
         )
