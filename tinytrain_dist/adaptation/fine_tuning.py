@@ -22,6 +22,7 @@ from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
+from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 
 AdaptationStatus = Literal["ok", "diverged"]
@@ -99,9 +100,10 @@ class _Tuning:
     def __init__(self, task: TargetTask, plan: UpdatePlan, objective: Objective) -> None:
         first = plan.earliest_layer
         assert first is not None
-        self._task, self._objective, self._cut = task, objective, first
+        self._task, self._objective, self._cut = task, objective, pass_start(plan, task.network.graph)
         self._weights = PlanWeights(task.network, plan)
-        self._pass = SparsePass(task.network, weights=self._weights, start=first)
+        self._pass = SparsePass(task.network, weights=self._weights, start=self._cut, stop=first)
+        self._pass.measure_branches(task.support_state(self._cut))
         self._bytes_per_image = saved_exact_bytes(
             task.network.graph, plan, bytes_per_element=self._weights.values.element_size(), mask_bits=8
         )
@@ -187,6 +189,13 @@ class _Tuning:
         return self._outcome(
             accuracy_after=None, status="diverged", message=f"{words}; try a smaller finetune.learning_rate"
         )
+
+
+def pass_start(plan: UpdatePlan, graph: LayerGraph) -> int:
+    """Return the layer up to which the frozen prefix runs once: a lite residual module needs its block's input."""
+    first = plan.earliest_layer
+    assert first is not None
+    return graph.block_layers(graph.layer(first).block)[0].index if first in plan.adapters else first
 
 
 def make_optimizer(values: Tensor, settings: FineTuneSettings) -> torch.optim.Optimizer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tinytrain_dist.adaptation.branches import Branches
 from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, fold
 from tinytrain_dist.backbones.kernels import is_depthwise
 from tinytrain_dist.backbones.network import NORM_EPS
@@ -34,6 +36,8 @@ class PlanWeights:
         Flat tensor of everything that is updated; optimizer state has its size and no more.
     touched
         Layers in which anything is updated, ascending.
+    branches
+        The plan's lite residual modules.
     """
 
     def __init__(self, network: FoldedNetwork, plan: UpdatePlan) -> None:
@@ -43,12 +47,16 @@ class PlanWeights:
         weights = {u.layer: self._slice(u) for u in plan.updates}
         shifts = {i: network.backbone.unit(i).norm.bias.detach() for i in plan.bias_layers}
         scales = {i: network.backbone.unit(i).norm.weight.detach() for i in plan.scale_layers}
-        tensors = [*weights.values(), *shifts.values(), *scales.values()]
+        self.branches = Branches(network.graph, plan)
+        modules = {i: self.branches.initial(i, dtype=network.dtype) for i in self.branches}
+        of_modules = [tensor for module in modules.values() for tensor in module.values()]
+        tensors = [*weights.values(), *shifts.values(), *scales.values(), *of_modules]
         self.values = torch.cat([t.reshape(-1) for t in tensors])
         parts = iter(_parts(tensors))
         self._weights, self._shifts, self._scales = (
             dict(zip(g, parts, strict=False)) for g in (weights, shifts, scales)
         )
+        self._modules = {i: dict(zip(module, parts, strict=False)) for i, module in modules.items()}
         self.touched = tuple(sorted({*weights, *shifts, *scales}))
 
     def _slice(self, update: LayerUpdate) -> Tensor:
@@ -64,6 +72,15 @@ class PlanWeights:
 
     def _axis(self, index: int) -> int:
         return channel_axis(self._layer(index), self._updates[index].side)
+
+    def module(self, layer: int) -> dict[str, Tensor]:
+        """Return the current parameters of the lite residual module at ``layer``, by name."""
+        return {name: part.of(self.values) for name, part in self._modules[layer].items()}
+
+    def add_module_gradient(self, flat: Tensor, layer: int, gradients: Sequence[Tensor]) -> None:
+        """Add the gradients of a module's parameters, in the order of ``module``, to ``flat``."""
+        for part, gradient in zip(self._modules[layer].values(), gradients, strict=True):
+            part.of(flat).add_(gradient)
 
     def needs_weight_gradient(self, index: int) -> bool:
         """Return whether the gradient of the layer's folded weight is needed."""

@@ -27,26 +27,28 @@ class PrefixCache:
         self._states: dict[str, dict[int, LayerState]] = {}
 
     @torch.no_grad()
-    def state(self, name: str, cut: int, *, images: Callable[[], Tensor]) -> LayerState:
+    def state(self, name: str, cut: int, *, images: Callable[[], Tensor], limit_bytes: int | None = None) -> LayerState:
         """Return what layer ``cut`` receives for the images called ``name``.
 
         Parameters
         ----------
         images
             Makes the network input ``[N, 3, R, R]`` where nothing is cached yet; must be a function of ``name``.
+        limit_bytes
+            A larger state is not kept: the maps of early layers would use up the budget.
         """
         known = self._states.setdefault(name, {})
         if cut not in known:
             nearest = max((c for c in known if c < cut), default=None)
             start = LayerState(images()) if nearest is None else known[nearest]
             state = self._run(start, nearest or 0, cut)
-            if cut == 0 or not self._keep(known, cut, state):
+            if cut == 0 or not self._keep(known, cut, state, limit_bytes):
                 return state
         return known[cut]
 
-    def _keep(self, known: dict[int, LayerState], cut: int, state: LayerState) -> bool:
+    def _keep(self, known: dict[int, LayerState], cut: int, state: LayerState, limit_bytes: int | None) -> bool:
         size = sum(t.numel() * t.element_size() for t in state if t is not None)
-        if size > self._left_bytes:
+        if size > self._left_bytes or (limit_bytes is not None and size > limit_bytes):
             return False
         self._left_bytes -= size
         known[cut] = state

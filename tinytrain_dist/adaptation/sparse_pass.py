@@ -40,6 +40,8 @@ class Tape:
         Where ReLU6 lets the gradient through, one byte an element.
     activations
         Activations a tap asked for (the Fisher pass).
+    modules
+        Of every lite residual module its input, its parameters and its output, with PyTorch's own graph between.
     shapes
         Input shape of every layer; costs nothing.
     """
@@ -47,12 +49,13 @@ class Tape:
     inputs: dict[int, Tensor] = field(default_factory=dict)
     masks: dict[int, Tensor] = field(default_factory=dict)
     activations: dict[int, Tensor] = field(default_factory=dict)
+    modules: dict[int, tuple[Tensor, list[Tensor], Tensor]] = field(default_factory=dict)
     shapes: dict[int, torch.Size] = field(default_factory=dict)
     out_shape: torch.Size = field(default_factory=torch.Size)
 
     @property
     def saved_bytes(self) -> int:
-        """Bytes of everything that is kept."""
+        """Bytes of everything that is kept, besides what PyTorch keeps for lite residual modules."""
         kept = [*self.inputs.values(), *self.masks.values(), *self.activations.values()]
         return sum(t.numel() * t.element_size() for t in kept)
 
@@ -65,15 +68,25 @@ class SparsePass:
     weights
         What is updated; ``None`` updates nothing (the Fisher pass).
     start
-        First layer of the pass: the first touched one, or the first inspected one.
+        First layer of the pass.
+    stop
+        Layer the backward pass ends at: the first touched one, or the first inspected one; ``None``: ``start``.
     tapped
         Layers whose activations are kept for a tap.
     """
 
     def __init__(
-        self, network: FoldedNetwork, *, weights: PlanWeights | None, start: int, tapped: frozenset[int] = frozenset()
+        self,
+        network: FoldedNetwork,
+        *,
+        weights: PlanWeights | None,
+        start: int,
+        stop: int | None = None,
+        tapped: frozenset[int] = frozenset(),
     ) -> None:
-        self._network, self._weights, self._start, self._tapped = network, weights, start, tapped
+        self._network, self._weights, self._tapped = network, weights, tapped
+        self._stop = start if stop is None else stop
+        self._branches = None if weights is None or not weights.plan.adapters else weights.branches
         self._layers = network.graph.layers[start:]
         self._opens = network.opens_residual
         self._folded: dict[int, Folded] = {}
@@ -86,12 +99,19 @@ class SparsePass:
     def forward(self, state: LayerState, *, keep: bool = True) -> tuple[Tensor, Tape]:
         """Return features ``[N, F]`` and, with ``keep``, the tape its backward pass needs."""
         tape, (x, residual) = Tape(), state
+        branched: Tensor | None = None
         for layer in self._layers:
             if layer.index in self._opens:
                 residual = x
-            if keep:
-                self._keep_input(tape, layer, x)
-            x, residual = self._apply(tape if keep else None, layer, x, residual)
+            if self._branches is not None and layer.index in self._branches.opens:
+                branched = x
+            kept = tape if keep and layer.index >= self._stop else None
+            if kept is not None:
+                self._keep_input(kept, layer, x)
+            x, residual = self._apply(kept, layer, x, residual)
+            if self._branches is not None and layer.index in self._branches:
+                assert branched is not None
+                x = x + self._branch(kept, layer.index, branched)
         tape.out_shape = x.shape
         return pool(LayerState(x)), tape
 
@@ -110,6 +130,30 @@ class SparsePass:
             return (out + residual if tapped and residual is not None else out), None
         return out, residual
 
+    def _branch(self, tape: Tape | None, index: int, x: Tensor) -> Tensor:
+        """Return what the module at layer ``index`` adds, from its block's input."""
+        assert self._weights is not None and self._branches is not None
+        parameters = self._weights.module(index)
+        if tape is None:
+            return self._branches.apply(index, parameters, x)
+        leaf = x.detach().requires_grad_(index != self._stop)
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        with torch.enable_grad():
+            added = self._branches.apply(index, leaves, leaf)
+        tape.modules[index] = (leaf, list(leaves.values()), added)
+        return added.detach()
+
+    @torch.no_grad()
+    def measure_branches(self, state: LayerState) -> None:
+        """Fix the statistics of every module's normalisations to those of the frozen backbone on ``state``."""
+        x, residual = state
+        for layer in self._layers if self._branches is not None else ():
+            assert self._branches is not None and self._weights is not None
+            if layer.index in self._branches.opens:
+                end = self._branches.opens[layer.index]
+                self._branches.measure(end, self._weights.module(end), x)
+            x, residual = self._network.run(LayerState(x, residual), start=layer.index, stop=layer.index + 1)
+
     def _keep_input(self, tape: Tape, layer: ConvLayer, x: Tensor) -> None:
         tape.shapes[layer.index] = x.shape
         weights = self._weights
@@ -127,8 +171,11 @@ class SparsePass:
         grad = (feature_gradient / (height * width))[:, :, None, None].expand(tape.out_shape)
         grad = grad.contiguous(memory_format=torch.channels_last)
         pending: Tensor | None = None
+        of_module: Tensor | None = None
         for layer in reversed(self._layers):
             index = layer.index
+            if index in tape.modules:
+                of_module = self._module_backward(flat, tape, index, grad)
             if layer.residual_after:
                 pending = grad
             if tap is not None and index in tape.activations:
@@ -137,13 +184,24 @@ class SparsePass:
                 grad = masked(grad, tape.masks[index])
             if self._weights is not None and index in self._weights.touched:
                 self._add_gradient(flat, tape, layer, grad)
-            if index == self._start:
+            if index == self._stop:
                 break
             weight = (self._folded.get(index) or self._network.layers[index])[0]
             grad = input_gradient(grad, weight, layer=layer, in_shape=tape.shapes[index])
             if index in self._opens and pending is not None:
                 grad, pending = grad + pending, None
+            if of_module is not None and self._branches is not None and index in self._branches.opens:
+                grad, of_module = grad + of_module, None
         return flat
+
+    def _module_backward(self, flat: Tensor, tape: Tape, index: int, grad: Tensor) -> Tensor | None:
+        """Add the gradients of a module's parameters; return that of its input where it is needed."""
+        assert self._weights is not None
+        leaf, leaves, added = tape.modules[index]
+        wanted = [*leaves, leaf] if leaf.requires_grad else leaves
+        found = torch.autograd.grad(added, wanted, grad)
+        self._weights.add_module_gradient(flat, index, found[: len(leaves)])
+        return found[-1] if leaf.requires_grad else None
 
     def _add_gradient(self, flat: Tensor, tape: Tape, layer: ConvLayer, grad: Tensor) -> None:
         weights, index = self._weights, layer.index

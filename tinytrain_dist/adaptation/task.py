@@ -21,6 +21,9 @@ from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.data.transforms import augment, to_float, to_unit
 from tinytrain_dist.foundation.seeding import seed_of
 
+WORTH_KEEPING = 0.5
+"""A pseudo-query's state is kept where it is smaller than this share of its images."""
+
 
 class TargetTask:
     """A target task bound to frozen weights.
@@ -82,7 +85,8 @@ class TargetTask:
     def pseudo_state(self, iteration: int, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for an iteration's pseudo-query."""
         name = f"view {self._view_of(iteration)}"
-        return self._prefix.state(name, cut, images=lambda: self.view(iteration))
+        limit = int(WORTH_KEEPING * self.support_unit.numel() * self.support_unit.element_size())
+        return self._prefix.state(name, cut, images=lambda: self.view(iteration), limit_bytes=limit)
 
     def support_state(self, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for the support images."""
@@ -98,13 +102,16 @@ class TargetTask:
         The gradient flows through the prototypes as well (PMF, Hu et al., CVPR 2022).
         """
         prototypes = class_means(support_features, self.support_labels, self.way)
-        logits = cosine_logits(pseudo_features, prototypes, self.scale)
-        return torch.nn.functional.cross_entropy(logits, self.support_labels)
+        return torch.nn.functional.cross_entropy(self.logits(pseudo_features, prototypes), self.support_labels)
+
+    def logits(self, features: Tensor, prototypes: Tensor) -> Tensor:
+        """Return the head's logits, ``[N, F]`` and ``[way, F]`` -> ``[N, way]``."""
+        return cosine_logits(features, prototypes, self.scale)
 
     def query_accuracy(self, support_features: Tensor, query_features: Tensor) -> float:
         """Return the share of query images nearest to their own class's prototype."""
         prototypes = class_means(support_features, self.support_labels, self.way)
-        return accuracy(cosine_logits(query_features, prototypes, self.scale), self.query_labels)
+        return accuracy(self.logits(query_features, prototypes), self.query_labels)
 
     @cached_property
     def accuracy_before(self) -> float:

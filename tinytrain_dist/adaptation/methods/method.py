@@ -62,6 +62,8 @@ class Method(ABC):
         True where the device pays for a Fisher pass.
     is_full
         True where memory is counted by FullTrain's formula.
+    uses_query
+        True where every iteration passes the unlabelled query images too.
     """
 
     name: ClassVar[str]
@@ -70,6 +72,7 @@ class Method(ABC):
     has_budget: ClassVar[bool] = False
     measures_fisher: ClassVar[bool] = False
     is_full: ClassVar[bool] = False
+    uses_query: ClassVar[bool] = False
     tuner: ClassVar[str] = "fine_tune"
     """Methods with the same tuner and the same plan have the same outcome: it is computed once."""
 
@@ -93,7 +96,10 @@ def training_settings(finetune: FineTuneSettings) -> dict[str, object]:
         "learning_rate": finetune.learning_rate,
         "iterations": finetune.iterations,
         "augment": finetune.augment,
+        "mode": finetune.mode,
     }
+    if finetune.mode == "fast":
+        settings["pool_views"] = finetune.pool_views
     return settings | ({"momentum": finetune.momentum} if finetune.optimizer == "sgd" else {})
 
 
