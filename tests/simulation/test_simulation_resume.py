@@ -160,6 +160,13 @@ def test_changed_images_of_a_domain_are_refused_even_after_other_domains(tmp_pat
         run(settings, tmp_path)
 
 
+def test_watching_more_closely_changes_no_identity(tmp_path: Path) -> None:
+    small = {"num_tasks": 1, "methods": ("none",)}
+    first = run(tiny_settings(**small), tmp_path)
+    closer = tiny_settings(**small, finetune=FineTuneSettings(iterations=2, curve_every=1))
+    assert run(closer, tmp_path).folder == first.folder
+
+
 def test_a_folder_with_another_kind_of_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "run.json").write_text(json.dumps({"kind": "meta-train", "identity": {}}))

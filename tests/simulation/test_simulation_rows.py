@@ -164,7 +164,15 @@ def test_signatures(changes: dict[str, Any], expected: str) -> None:
     assert signature(BASE | changes) == expected
 
 
-FINETUNE = {"iterations": 3, "learning_rate": 2e-3, "optimizer": "sgd", "scale": 7.0, "augment": False}
+FINETUNE = {
+    "iterations": 3,
+    "learning_rate": 2e-4,
+    "optimizer": "sgd",
+    "scale": 7.0,
+    "augment": False,
+    "mode": "fast",
+}
+WITHOUT_EFFECT = {"momentum": 0.5, "pool_views": 3, "curve_every": 7}  # of Adam, in mode reference
 SELECTION = {
     "criterion": "fisher_only",
     "inspect_blocks": 3,
@@ -192,16 +200,22 @@ def test_the_variant_changes_with_what_decides_the_outcome_and_nothing_else(meth
     }
     changed |= {k: replace(setup, selection=replace(setup.selection, **{k: v})) for k, v in SELECTION.items()}
     changed["devices"] = replace(setup, profiles=setup.profiles[:1])
-    changed["momentum"] = replace(setup, finetune=replace(setup.finetune, momentum=0.5))  # Adam has none
+    changed |= {k: replace(setup, finetune=replace(setup.finetune, **{k: v})) for k, v in WITHOUT_EFFECT.items()}
     assert {key for key, other in changed.items() if variant_of(METHODS[method], other) != plain} == DECIDES[method]
 
 
-def test_momentum_decides_where_sgd_uses_it(setup: UnitSetup) -> None:
-    slow, fast = (
-        replace(setup, finetune=FineTuneSettings(optimizer="sgd", momentum=momentum)) for momentum in (0.5, 0.9)
-    )
-    assert variant_of(METHODS["last_layer"], slow) != variant_of(METHODS["last_layer"], fast)
+@pytest.mark.parametrize(("where", "key"), [({"optimizer": "sgd"}, "momentum"), ({"mode": "fast"}, "pool_views")])
+def test_what_only_some_settings_use_decides_there(where: dict[str, Any], key: str, setup: UnitSetup) -> None:
+    plain = FineTuneSettings(**where)
+    other = replace(plain, **{key: WITHOUT_EFFECT[key]})
+    variants = {variant_of(METHODS["last_layer"], replace(setup, finetune=f)) for f in (plain, other)}
+    assert len(variants) == 2
+
+
+def test_the_row_says_the_mode(tmp_path: Path) -> None:
+    settings = tiny_settings(**ONE_TASK, methods=("none",), finetune=FineTuneSettings(iterations=2, mode="fast"))
+    assert {row["mode"] for row in rows_of(run(settings, tmp_path).folder)} == {"fast"}
 
 
 def test_a_variant_is_readable_and_short(setup: UnitSetup) -> None:
-    assert variant_of(METHODS["tinytrain"], setup).startswith("full-r0.5-lr0.001-k2-")
+    assert variant_of(METHODS["tinytrain"], setup).startswith(f"full-r0.5-lr{setup.finetune.learning_rate}-k2-")

@@ -18,7 +18,7 @@ from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import num_selected, updated_weights
 from tinytrain_dist.simulation.request import UnitSetup
 from tinytrain_dist.simulation.schema import COLUMNS
-from tinytrain_dist.simulation.settings import ACCURACY_NUMERICS, MODE
+from tinytrain_dist.simulation.settings import ACCURACY_NUMERICS
 
 Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ def variant_of(method: Method, setup: UnitSetup) -> str:
     settings = method.variant_settings(setup.finetune, setup.selection)
     short = {"criterion": "", "channel_ratio": "r", "learning_rate": "lr", "iterations": "k"}
     words = [f"{prefix}{settings[key]}" for key, prefix in short.items() if key in settings]
-    digest = content_hash({**settings, "mode": MODE, "resolution": setup.resolution}, length=6)
+    digest = content_hash({**settings, "resolution": setup.resolution}, length=6)
     return "-".join([*words, digest])
 
 
@@ -53,7 +53,7 @@ class RowMaker:
             "domain": spec.domain,
             "split": spec.split,
             "task_index": spec.index,
-            "mode": MODE,
+            "mode": setup.finetune.mode,
             "accuracy_numerics": ACCURACY_NUMERICS,
             "seed": seed_of(spec.task_id),
             "attempt": attempt,

@@ -95,10 +95,9 @@ def identity_of(settings: SimulationSettings, *, checkpoint: str, domain_hashes:
         "resolution": settings.resolution,
         "backbone": settings.backbone,
         "checkpoint": checkpoint,
-        "finetune": asdict(settings.finetune),
+        "finetune": {k: v for k, v in asdict(settings.finetune).items() if k not in CHANGES_NO_NUMBER},
         "selection": asdict(settings.selection),
         "numerics": ACCURACY_NUMERICS,
-        "mode": MODE,
         "result_version": RESULT_VERSION,
         "domain_hashes": domain_hashes,
     }
@@ -109,5 +108,7 @@ def run_id_of(identity: dict[str, Any]) -> str:
     return "simulate-" + content_hash({k: v for k, v in identity.items() if k != "domain_hashes"}, length=10)
 
 
-MODE = "reference"
+CHANGES_NO_NUMBER = frozenset({"curve_every"})
+"""Settings of the fine-tuning that say what is watched, not what is done."""
+
 ACCURACY_NUMERICS = "fp32"
