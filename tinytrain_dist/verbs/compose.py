@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.foundation.paths import check_name, inside, local_path, resource_folder
-from tinytrain_dist.foundation.redaction import redact
+from tinytrain_dist.foundation.redaction import redact, redact_text
 from tinytrain_dist.foundation.strict_yaml import FORBIDDEN_KEYS, load_yaml
 from tinytrain_dist.verbs.job_config import JobConfig
 
@@ -39,9 +40,16 @@ def compose_job(words: list[str]) -> JobConfig:
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(resource_folder("conf"))):
             found = compose(config_name="job", overrides=words)
-        return cast(JobConfig, OmegaConf.to_object(found))
+        config = cast(JobConfig, OmegaConf.to_object(found))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"configuration: {' '.join(str(error.__cause__ or error).split())}") from error
+    config.experiment = next((word.split("=", 1)[1] for word in words if word.startswith("experiment=")), None)
+    return config
+
+
+def command_line(verb: str, words: list[str]) -> str:
+    """Return the command as typed, without secrets: part of what a run says about itself."""
+    return redact_text(shlex.join(["tinytrain", verb, *words]))
 
 
 def _check_value(word: str, parser: OverridesParser) -> None:

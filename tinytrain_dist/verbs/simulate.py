@@ -18,7 +18,7 @@ from tinytrain_dist.reporting.wandb_run import log_to_wandb
 from tinytrain_dist.simulation.engine import SimulationResult, simulate
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.settings import SimulationSettings
-from tinytrain_dist.verbs.compose import compose_job, config_document, output_root
+from tinytrain_dist.verbs.compose import command_line, compose_job, config_document, output_root
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
 from tinytrain_dist.verbs.settings_of import executor_settings, meta_train_settings, simulation_settings, wandb_mode
@@ -36,15 +36,16 @@ def main(argv: list[str]) -> ExitCode:
     config = compose_job(argv)
     root, mode, executor = output_root(config), wandb_mode(config), executor_settings(config.executor)
     settings = checked_settings(config)
+    command = command_line("simulate", argv)
     make_folder(root)
     with cluster(executor):
         result = simulate(
-            replace(settings, weights=initial_weights(config, root=root)),
+            replace(settings, weights=initial_weights(config, root=root, command=command)),
             root=root,
             run_id=config.run.id,
             force_new=config.run.force_new,
             executor=executor,
-            config=config_document(config),
+            config=config_document(config) | {"command": command},
         )
     _say_what_ran(result)
     run = open_run(result.folder)
@@ -71,12 +72,12 @@ def given_weights(config: JobConfig) -> Path | None:
     return local_path(config.backbone.weights, what="backbone.weights")
 
 
-def initial_weights(config: JobConfig, *, root: Path) -> Path | None:
+def initial_weights(config: JobConfig, *, root: Path, command: str) -> Path | None:
     """Return the checkpoint to start from; ``meta_train`` runs (or reuses) that stage, ``random`` is ``None``."""
     if config.backbone.weights == META_TRAIN:
         from tinytrain_dist.verbs.meta_train import run_meta_training
 
-        return run_meta_training(config, root=root).weights_path
+        return run_meta_training(config, root=root, command=command).weights_path
     return given_weights(config)
 
 
