@@ -22,7 +22,7 @@ def saved_exact_bytes(
     -----
     The gradient of a weight needs the input channels it multiplies: the selected ones for the input side and for
     depthwise layers, all of them for the output side of any other layer. The gradient of a bias needs no input.
-    That of a scale comes from the gradient of the whole folded weight, which needs the whole input.
+    That of a scale comes from the gradient of the whole folded weight, which needs the whole input, once.
     Every ReLU6 from the first touched layer on keeps its mask. At most the paper's upper bound
     (``saved_activation_bytes``) when no scale is updated and no bias before the first updated weight.
     A lite residual module keeps the inputs of its convolutions, its normalised outputs and its mask.
@@ -32,17 +32,13 @@ def saved_exact_bytes(
     if start is None:
         return 0
     modules = lite_residuals(graph, plan.adapters)
-    inputs = sum(input_slice_elements(update, graph.layer(update.layer)) for update in plan.updates)
+    whole = set(plan.scale_layers)
+    inputs = sum(input_slice_elements(u, graph.layer(u.layer)) for u in plan.updates if u.layer not in whole)
+    inputs += sum(graph.layer(index).input_elements for index in whole)
     inputs += sum(module_kept_elements(module) for module in modules)
-    whole = {
-        u.layer
-        for u in plan.updates
-        if input_slice_elements(u, graph.layer(u.layer)) == graph.layer(u.layer).input_elements
-    }
-    scales = sum(graph.layer(index).input_elements for index in plan.scale_layers if index not in whole)
     masks = sum(layer.output_elements for layer in graph.layers[start:] if layer.has_activation)
     masks += sum(module.convolutions[0].output_elements for module in modules)
-    return batch * (inputs + scales) * bytes_per_element + -(-batch * masks * mask_bits // 8)
+    return batch * inputs * bytes_per_element + -(-batch * masks * mask_bits // 8)
 
 
 def module_kept_elements(module: LiteResidual) -> int:
