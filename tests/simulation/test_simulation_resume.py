@@ -60,7 +60,8 @@ def assert_no_double_keys(result: SimulationResult) -> None:
 def test_the_run_directory_is_as_documented(first: SimulationResult) -> None:
     names = {path.name for path in first.folder.iterdir()}
     assert names == {
-        "run.json", "tasks.parquet", "shards", "manifest.json", "results", "plans", "fisher", "failures.parquet",
+        "run.json", "tasks.parquet", "shards", "manifest.json", "results", "plans",
+        "curves", "fisher", "failures.parquet",
         "_SUCCESS",
     }  # fmt: skip
     found = document(first)
@@ -91,7 +92,7 @@ def test_the_same_command_computes_nothing(first: SimulationResult, monkeypatch:
     assert again.folder == first.folder
 
 
-@pytest.mark.parametrize("seconds", [0.001, 0.15, 1000.0])
+@pytest.mark.parametrize("seconds", [0.15, 1000.0])
 def test_any_chunk_size_gives_the_same_result(first: SimulationResult, tmp_path: Path, seconds: float) -> None:
     other = run(tiny_settings(**(QUICK | {"dispatch": chunks_of(seconds)})), tmp_path / "other")
     assert other.result_hash == first.result_hash
@@ -228,7 +229,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: no clean-up of ours catches it."""
 
 
-@pytest.mark.parametrize("writes", range(1, 16, 2))
+@pytest.mark.parametrize("writes", [1, 2, 4, 6, 9, 12])
 def test_a_crash_at_any_write_leaves_a_run_that_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:

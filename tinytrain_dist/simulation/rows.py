@@ -42,11 +42,12 @@ class RowMaker:
 
     def __init__(self, spec: EpisodeSpec, *, method: Method, setup: UnitSetup, graph: LayerGraph, attempt: int) -> None:
         self.spec, self.method, self.setup, self.graph = spec, method, setup, graph
+        self.variant = variant_of(method, setup)
         self._shared = _EMPTY | {
             "task_id": spec.task_id,
             "checkpoint": setup.checkpoint,
             "method": method.name,
-            "variant": variant_of(method, setup),
+            "variant": self.variant,
             "backbone": setup.backbone,
             "initialization": setup.initialization,
             "resolution": setup.resolution,
@@ -81,21 +82,23 @@ class RowMaker:
         if not self.method.uses_network:
             return row
         row |= self._plan_columns(decision)
-        row |= asdict(self.price(profile, decision, support_size=len(episode.support_labels), way=episode.way))
+        row |= asdict(self.price(profile, decision, episode))
         if decision.status == "infeasible":
             row["fits"] = "no"
         return row | {"signature": signature(row)}
 
-    def price(self, profile: DeviceProfile, decision: Decision, *, support_size: int, way: int) -> Price:
+    def price(self, profile: DeviceProfile, decision: Decision, episode: Episode) -> Price:
         """Return what the decision costs on the device, whether or not the tuning went well."""
         inspected = self.graph.last_blocks(self.setup.selection.inspect_blocks) if self.method.measures_fisher else ()
+        support_size, query_size = len(episode.support_labels), len(episode.query_labels)
         workload = Workload(
             support_size=support_size,
             iterations=0 if decision.plan.is_empty else self.setup.finetune.iterations,
             optimizer=self.setup.finetune.optimizer,
             inspected=inspected,
             full=self.method.is_full,
-            way=way,
+            way=episode.way,
+            images_per_iteration=2 * support_size + query_size if self.method.uses_query else None,
         )
         return price(self.graph, decision.plan, profile, workload)
 

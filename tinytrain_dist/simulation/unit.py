@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -29,10 +29,19 @@ FP32_BYTES = 4
 
 @dataclass
 class UnitResult:
-    """Rows of one unit, and what was found on the way."""
+    """Rows of one unit, and what was found on the way.
+
+    Attributes
+    ----------
+    plans
+        Plan hash -> plan.
+    curves
+        (variant, method, plan hash) -> the outcome with its learning curve.
+    """
 
     rows: list[Row] = field(default_factory=list)
     plans: dict[str, UpdatePlan] = field(default_factory=dict)
+    curves: dict[tuple[str, str, str], Adaptation] = field(default_factory=dict)
     fisher: FisherInformation | None = None
 
 
@@ -41,7 +50,7 @@ class Unit:
 
     def __init__(self, spec: EpisodeSpec, *, network: FoldedNetwork, setup: UnitSetup, attempt: int) -> None:
         self.spec, self.network, self.setup, self.attempt = spec, network, setup, attempt
-        self._outcomes: dict[tuple[str, str], tuple[Adaptation, float]] = {}
+        self._outcomes: dict[tuple[str, str], tuple[Adaptation | Exception, float]] = {}
 
     @cached_property
     def episode(self) -> Episode:
@@ -66,44 +75,71 @@ class Unit:
         return fisher_information(self.task, self.network.graph.last_blocks(self.setup.selection.inspect_blocks))
 
     def run(self, cells: Cells) -> UnitResult:
-        """Return the rows of every (method, device) in ``cells``; a failure becomes rows, never an exception."""
+        """Return the rows of every (method, device) in ``cells``; a failure becomes rows, never an exception.
+
+        All plans are decided first, then the distinct ones are tuned, earliest cut first: each later one continues
+        from what the frozen layers below it made for the one before.
+        """
+        decided = [(method, self._decide(METHODS[method], devices)) for method, devices in cells]
+        self._tune(decided)
         result = UnitResult()
-        for name, devices in cells:
-            method = METHODS[name]
-            maker = RowMaker(self.spec, method=method, setup=self.setup, graph=self.network.graph, attempt=self.attempt)
-            try:
-                for device, decision, outcome, host_ms in self._outcomes_of(method, devices):
-                    if not decision.plan.is_empty:
-                        result.plans[decision.plan.hash] = decision.plan
-                    profile = self.setup.profile(device)
-                    budget = self._budget(profile) if method.has_budget else None
-                    row = maker.row(profile, episode=self.episode, decision=decision, outcome=outcome, budget=budget)
-                    result.rows.append(row | {"host_ms": host_ms})
-            except Exception as error:  # a failed method is rows with its error, never the end of a run
-                done = {(row["method"], row["device"]) for row in result.rows}
-                missing = [d for d in devices if (name, d) not in done]
-                result.rows.extend(maker.failed(device, status="error", error=error) for device in missing)
+        for (name, devices), (_, decisions) in zip(cells, decided, strict=True):
+            self._add_rows(result, METHODS[name], devices, decisions)
         result.fisher = self.__dict__.get("fisher")
         return result
 
-    def _outcomes_of(
-        self, method: Method, devices: tuple[str, ...]
-    ) -> Iterator[tuple[str, Decision, Adaptation, float]]:
-        shared: Decision | None = None
-        for device in devices:
-            if method.has_budget or shared is None:
-                shared = method.decide(self._question(self.setup.profile(device)))
-            outcome, host_ms = self._outcome(method, shared.plan)
-            yield device, shared, outcome, host_ms
+    def _decide(self, method: Method, devices: tuple[str, ...]) -> list[Decision] | Exception:
+        """Return the method's decision for each device, or what went wrong."""
+        try:
+            if method.has_budget:
+                return [method.decide(self._question(self.setup.profile(device))) for device in devices]
+            return [method.decide(self._question(self.setup.profile(devices[0])))] * len(devices)
+        except Exception as error:  # a failed method is rows with its error, never the end of a run
+            return error
 
-    def _outcome(self, method: Method, plan: UpdatePlan) -> tuple[Adaptation, float]:
-        """Return the outcome of a plan, tuned at its first need: methods and devices with equal plans share it."""
-        key = (method.tuner, plan.hash)
-        if key not in self._outcomes:
+    def _tune(self, decided: list[tuple[str, list[Decision] | Exception]]) -> None:
+        """Tune each distinct (tuner, plan) once; methods and devices with equal plans share the outcome."""
+        wanted = {
+            (METHODS[name].tuner, decision.plan.hash): (METHODS[name], decision.plan)
+            for name, decisions in decided
+            if not isinstance(decisions, Exception)
+            for decision in decisions
+        }
+        last = len(self.network.layers)
+        order = sorted(wanted, key=lambda key: (_cut(wanted[key][1], last), key))
+        for key in order:
+            method, plan = wanted[key]
             start = time.perf_counter()
-            outcome = method.adapt(self.task, plan)
+            try:
+                outcome: Adaptation | Exception = method.adapt(self.task, plan)
+            except Exception as error:  # as above
+                outcome = error
             self._outcomes[key] = outcome, 1e3 * (time.perf_counter() - start)
-        return self._outcomes[key]
+
+    def _add_rows(
+        self, result: UnitResult, method: Method, devices: tuple[str, ...], decisions: list[Decision] | Exception
+    ) -> None:
+        maker = RowMaker(self.spec, method=method, setup=self.setup, graph=self.network.graph, attempt=self.attempt)
+        for number, device in enumerate(devices):
+            try:
+                if isinstance(decisions, Exception):
+                    raise decisions
+                result.rows.append(self._row(result, maker, device, decisions[number]))
+            except Exception as error:  # as above
+                result.rows.append(maker.failed(device, status="error", error=error))
+
+    def _row(self, result: UnitResult, maker: RowMaker, device: str, decision: Decision) -> Row:
+        method, plan = maker.method, decision.plan
+        outcome, host_ms = self._outcomes[method.tuner, plan.hash]
+        if isinstance(outcome, Exception):
+            raise outcome
+        if not plan.is_empty:
+            result.plans[plan.hash] = plan
+            result.curves[maker.variant, method.name, plan.hash] = outcome
+        profile = self.setup.profile(device)
+        budget = self._budget(profile) if method.has_budget else None
+        row = maker.row(profile, episode=self.episode, decision=decision, outcome=outcome, budget=budget)
+        return row | {"host_ms": host_ms}
 
     def _budget(self, profile: DeviceProfile) -> Budget:
         selection = self.setup.selection
@@ -132,3 +168,8 @@ class Unit:
         inspected = graph.last_blocks(self.setup.selection.inspect_blocks)
         rule = partial(plan_memory_bytes, optimizer=optimizer, way=self.episode.way, inspected=inspected)
         return lambda plan: rule(graph, plan, counted_at)
+
+
+def _cut(plan: UpdatePlan, last: int) -> int:
+    first = plan.earliest_layer
+    return last if first is None else first

@@ -1,4 +1,4 @@
-"""What runs in a worker: one chunk of tasks -> three shard files; only a small record travels back."""
+"""What runs in a worker: one chunk of tasks -> four shard files; only a small record travels back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,19 @@ FISHER_SCHEMA = pa.schema(
     ]
 )
 PLAN_SCHEMA = pa.schema([("plan_hash", pa.string()), ("plan", pa.string())])
-SHARD_FOLDERS = ("shards", "plans", "fisher")
+CURVE_SCHEMA = pa.schema(
+    [
+        ("task_id", pa.string()),
+        ("checkpoint", pa.string()),
+        ("method", pa.string()),
+        ("variant", pa.string()),
+        ("plan_hash", pa.string()),
+        ("iteration", pa.int32()),
+        ("accuracy", pa.float64()),
+        ("loss", pa.float64()),
+    ]
+)
+SHARD_FOLDERS = ("shards", "plans", "fisher", "curves")
 
 _networks: dict[tuple[str, str, int], FoldedNetwork] = {}
 
@@ -92,6 +104,7 @@ def write_shard(chunk: Chunk, results: list[UnitResult], *, setup: UnitSetup) ->
         pa.Table.from_pylist(rows, schema=result_schema()),
         pa.Table.from_pylist(_plan_rows(results), schema=PLAN_SCHEMA),
         pa.Table.from_pylist(_fisher_rows(chunk, results, setup), schema=FISHER_SCHEMA),
+        pa.Table.from_pylist(_curve_rows(chunk, results, setup), schema=CURVE_SCHEMA),
     )
     files = {}
     for folder, table in zip(SHARD_FOLDERS, tables, strict=True):
@@ -136,4 +149,23 @@ def _fisher_rows(chunk: Chunk, results: list[UnitResult], setup: UnitSetup) -> l
         for spec, result in zip(chunk.tasks, results, strict=False)
         if result.fisher is not None
         for layer in result.fisher.layers
+    ]
+
+
+def _curve_rows(chunk: Chunk, results: list[UnitResult], setup: UnitSetup) -> list[Row]:
+    """Return query accuracy and training loss along the iterations, where curves were asked for."""
+    return [
+        {
+            "task_id": spec.task_id,
+            "checkpoint": setup.checkpoint,
+            "method": method,
+            "variant": variant,
+            "plan_hash": plan_hash,
+            "iteration": point.iteration,
+            "accuracy": point.accuracy,
+            "loss": outcome.losses[point.iteration - 1],
+        }
+        for spec, result in zip(chunk.tasks, results, strict=False)
+        for (variant, method, plan_hash), outcome in sorted(result.curves.items(), key=lambda item: item[0])
+        for point in outcome.curve
     ]
