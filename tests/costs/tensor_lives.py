@@ -21,6 +21,8 @@ class Step:
         self.kept: Alive = {}
 
     def channels_kept(self, layer: ConvLayer) -> int:
+        if layer.index in self.plan.scale_layers:
+            return layer.in_channels
         update = self.updates.get(layer.index)
         if update is None:
             return 0
@@ -61,8 +63,6 @@ class Step:
                 and (self.rules.mask_every_layer or layer.has_activation)
             ):
                 after[f"mask{layer.index}"] = -(-self.batch * layer.output_elements // 8)
-            if layer.index in self.plan.scale_layers:
-                after[f"copy{layer.index}"] = self.act(layer.output_elements)
             alive |= {name: size for name, size in after.items() if not name.startswith("in")}
             yield sum(alive.values())
             self.kept |= after
@@ -87,8 +87,7 @@ class Step:
             to_input = {f"grad{index}": self.grad(layer.input_elements)} if index > self.start else {}
             if self.rules.reorder:
                 yield sum(alive.values()) + fused
-                for name in (f"in{index}", f"copy{index}"):
-                    alive.pop(name, None)
+                alive.pop(f"in{index}", None)
                 if to_input:
                     together = alive.pop(f"grad{index + 1}") + to_input[f"grad{index}"]
                     if layer.role == "depthwise":
@@ -97,7 +96,7 @@ class Step:
                     yield sum(alive.values()) + together
             else:
                 yield sum((alive | to_input).values()) + fused
-            for name in (f"in{index}", f"copy{index}", f"mask{index}"):
+            for name in (f"in{index}", f"mask{index}"):
                 self.kept.pop(name, None)
             if layer.residual_after and members[0].index > self.start:
                 waiting = {"residual": self.grad(layer.output_elements)}

@@ -23,13 +23,13 @@ class PlanArrays:
     Attributes
     ----------
     kept_inputs
-        Input elements of one image kept for the layer's weight gradient.
+        Input elements of one image kept for the layer's weight gradient, or whole for that of its scale.
     weights
         Updated weights.
     bias, scale
         Whether the normalisation's shift (bias) or scale changes.
     copies
-        Whether the layer's own output is kept besides: its scale changes, or its Fisher information is measured.
+        Whether the layer's own output is kept besides: its Fisher information is measured.
     adapters
         Whether a lite residual module ends at the layer.
     start
@@ -54,13 +54,15 @@ def plan_arrays(graph: LayerGraph, plans: Sequence[UpdatePlan]) -> PlanArrays:
     """Return ``plans`` as matrices; the caller has checked that they belong to ``graph``."""
     shape = (len(plans), len(graph.layers))
     kept, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    bias, scale, adapters = (np.zeros(shape, np.bool_) for _ in range(3))
+    bias, scale, copies, adapters = (np.zeros(shape, np.bool_) for _ in range(4))
     start = np.full(len(plans), len(graph.layers), np.int64)
     for row, plan in enumerate(plans):
         for update in plan.updates:
             layer = graph.layers[update.layer]
             kept[row, update.layer] = input_slice_elements(update, layer)
             weights[row, update.layer] = update_weights(update, layer)
+        for index in plan.scale_layers:
+            kept[row, index] = graph.layers[index].input_elements
         for flags, chosen in ((bias, plan.bias_layers), (scale, plan.scale_layers), (adapters, plan.adapters)):
             if chosen:
                 flags[row, list(chosen)] = True
@@ -68,7 +70,7 @@ def plan_arrays(graph: LayerGraph, plans: Sequence[UpdatePlan]) -> PlanArrays:
         if first is not None:
             start[row] = first
     return PlanArrays(
-        kept_inputs=kept, weights=weights, bias=bias, scale=scale, copies=scale, adapters=adapters, start=start
+        kept_inputs=kept, weights=weights, bias=bias, scale=scale, copies=copies, adapters=adapters, start=start
     )
 
 
