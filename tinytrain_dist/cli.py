@@ -18,13 +18,15 @@ VERBS: dict[str, str] = {
     "backbones": "list backbones, or one backbone's layer table",
     "weights": "list, check or import checkpoints",
     "devices": "list, show or check device profiles",
+    "predict": "time and energy of networks on a device, from their operation totals",
+    "calibrate": "fit device profiles to rows of measurements",
     "costs": "memory, MACs, time and energy of a method, without training",
     "meta-train": "meta-train a backbone on episodes (Ray actors)",
     "simulate": "adapt to target tasks and price them on devices (Ray tasks)",
     "compare": "the planner's table of a run",
     "report": "the HTML page of a run, and its W&B run",
 }
-JOB_VERBS = frozenset({"meta-train", "simulate"})
+JOB_VERBS = frozenset({"calibrate", "meta-train", "simulate"})
 
 
 def usage() -> str:

@@ -41,7 +41,6 @@ def test_required_profiles_are_shipped() -> None:
 def test_every_number_of_a_shipped_profile_states_its_source(name: str) -> None:
     profile = load_profile(name)
     assert set(profile.provenance) == set(numeric_fields())
-    assert profile.standing == "estimate"
 
 
 @pytest.mark.parametrize("name", profile_names())

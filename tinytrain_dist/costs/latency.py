@@ -1,7 +1,7 @@
 """Additive latency model: per layer, MACs by class + weight bytes + activation bytes + overhead.
 
 Form for in-order cores; fitted to published inference rows it leaves about 6 % leave-one-out error on a Cortex-M7
-(MACs alone: 25 %). Nothing in it is calibrated for training yet: every figure is an ``estimate``.
+(MACs alone: 25 %). Training has its own factors and its own standing; ``interval_factor`` says how far to trust both.
 A batch is priced image by image: no figure assumes that a larger batch reads weights less often.
 """
 
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from tinytrain_dist.costs.calibration_record import ESTIMATE_FACTOR
 from tinytrain_dist.costs.counters import STATE_WORDS
 from tinytrain_dist.costs.macs import chain_start
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan, update_weights, updated_weights
+
+Phase = Literal["forward", "training"]
 
 _NS_PER_MS = 1e6
 _NS_PER_US = 1e3
@@ -60,7 +64,7 @@ def _chain_ms(graph: LayerGraph, start: int, profile: DeviceProfile) -> float:
 
 def forward_ms(graph: LayerGraph, profile: DeviceProfile) -> float:
     """Return the milliseconds of one forward pass of one image."""
-    return sum(layer_ms(layer, profile) for layer in graph.layers)
+    return sum(layer_ms(layer, profile) for layer in graph.layers) + profile.pass_overhead_us / 1e3
 
 
 def image_pass(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) -> ImagePass:
@@ -88,7 +92,8 @@ def fisher_pass_ms(graph: LayerGraph, inspected: Sequence[int], profile: DeviceP
         return 0.0
     elements = sum(graph.layer(index).output_elements for index in inspected)
     reduction = elements * profile.pointwise_ns_per_mac / _NS_PER_MS
-    return forward_ms(graph, profile) + _chain_ms(graph, min(inspected), profile) + reduction
+    passes = forward_ms(graph, profile) + _chain_ms(graph, min(inspected), profile) + reduction
+    return profile.fisher_cost_ratio * passes
 
 
 def optimizer_step_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, *, optimizer: str) -> float:
@@ -101,3 +106,18 @@ def transfer_ms(num_bytes: int, profile: DeviceProfile) -> float:
     """Return the time to move ``num_bytes`` from or to storage; 0 where there is no such storage."""
     bandwidth = profile.storage_bandwidth_bytes_per_s
     return 0.0 if bandwidth == 0 else 1e3 * num_bytes / bandwidth
+
+
+def interval_factor(profile: DeviceProfile, *, phase: Phase = "training") -> float:
+    """Return the factor ``f`` of the 90 % interval ``[v / f, v * f]`` of a time on ``profile``; 2 for an estimate.
+
+    ``forward``: passes without any backward (prototypes, inference). ``training``: anything with a backward pass.
+    """
+    found = profile.calibration.forward if phase == "forward" else profile.calibration.training
+    return ESTIMATE_FACTOR if found is None else found.interval_factor
+
+
+def latency_interval(latency_ms: float, profile: DeviceProfile, *, phase: Phase = "training") -> tuple[float, float]:
+    """Return the low and the high end of the 90 % interval of ``latency_ms``."""
+    factor = interval_factor(profile, phase=phase)
+    return latency_ms / factor, latency_ms * factor

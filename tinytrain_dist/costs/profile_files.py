@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tinytrain_dist.costs.calibration_record import Calibration, PhaseCalibration
+from tinytrain_dist.costs.measurements import Setting
 from tinytrain_dist.costs.profiles import DeviceProfile, Provenance
 from tinytrain_dist.foundation.errors import ProfileError, nearest
 from tinytrain_dist.foundation.paths import check_name, inside, resource_folder
 from tinytrain_dist.foundation.strict_yaml import load_yaml
 
 _SUFFIX = ".yaml"
+MAX_DEPTH = 4
 
 
 def _folders(dirs: Sequence[str | Path]) -> list[Path]:
@@ -32,17 +36,45 @@ def profile_names(dirs: Sequence[str | Path] = ()) -> list[str]:
 def load_profile(name: str, dirs: Sequence[str | Path] = ()) -> DeviceProfile:
     """Return profile ``name``; a user's folder goes before the shipped profiles.
 
+    ``<device>--<runtime>--<precision>--t<threads>--<accelerator>`` of a device's default setting names the profile
+    ``<device>`` too.
+
     Raises
     ------
     ProfileError
         Unknown or unsafe name (a path is no name), a link out of the folder, or a file that breaks the schema.
     """
+    path = profile_path(name, dirs)
+    if path is not None:
+        return read_profile(path, dirs)
+    device = name.split("--", 1)[0]
+    path = profile_path(device, dirs) if device != name else None
+    if path is not None:
+        default = read_profile(path, dirs)
+        if setting_of(default).long_name == name:
+            return default
+    raise ProfileError(f"unknown device profile {name!r}; {nearest(name, profile_names(dirs))}")
+
+
+def profile_path(name: str, dirs: Sequence[str | Path] = ()) -> Path | None:
+    """Return the file of profile ``name``, ``None`` where there is none; raises ``ProfileError`` for unsafe names."""
     check_name(name, what="device profile", error=ProfileError)
     for folder in _folders(dirs):
         path = inside(folder, name + _SUFFIX, what="device profile", error=ProfileError)
         if path.is_file():
-            return read_profile(path)
-    raise ProfileError(f"unknown device profile {name!r}; {nearest(name, profile_names(dirs))}")
+            return path
+    return None
+
+
+def setting_of(profile: DeviceProfile) -> Setting:
+    """Return the setting a profile stands for."""
+    return Setting(
+        profile=profile.name.split("--", 1)[0],
+        runtime=profile.runtime,
+        precision=profile.precision,
+        threads=profile.threads,
+        accelerator=profile.accelerator,
+    )
 
 
 def load_profiles(dirs: Sequence[str | Path] = ()) -> list[DeviceProfile]:
@@ -50,9 +82,13 @@ def load_profiles(dirs: Sequence[str | Path] = ()) -> list[DeviceProfile]:
     return [load_profile(name, dirs) for name in profile_names(dirs)]
 
 
-def read_profile(path: Path) -> DeviceProfile:
-    """Return the profile in file ``path``; raises ``ProfileError`` naming file, key, what was found and allowed."""
-    raw = load_yaml(path, error=ProfileError)
+def read_profile(path: Path, dirs: Sequence[str | Path] = ()) -> DeviceProfile:
+    """Return the profile in file ``path``; raises ``ProfileError`` naming file, key, what was found and allowed.
+
+    ``extends: NAME`` takes over what the file itself does not state from profile ``NAME`` (its own folder, then
+    ``dirs``, then the shipped ones); a calibration is never inherited.
+    """
+    raw = merged(path, [path.parent, *dirs])
     try:
         profile = DeviceProfile.model_validate(raw)
     except ValidationError as exc:
@@ -61,6 +97,32 @@ def read_profile(path: Path) -> DeviceProfile:
     if profile.name != path.stem:
         raise ProfileError(f"{path}: key 'name': found {profile.name!r}; allowed: {path.stem!r}, the file's own name")
     return profile
+
+
+def merged(path: Path, dirs: Sequence[str | Path] = (), *, depth: int = 0) -> dict[str, Any]:
+    """Return the keys of ``path`` over those of the profile it extends."""
+    own = dict(_cached_yaml(path, path.stat().st_mtime_ns if path.is_file() else 0))
+    parent = own.pop("extends", None)
+    if parent is None:
+        return own
+    if not isinstance(parent, str) or depth >= MAX_DEPTH:
+        raise ProfileError(
+            f"{path}: key 'extends': found {parent!r}; allowed: the name of a profile, at most {MAX_DEPTH} deep"
+        )
+    found = profile_path(parent, dirs)
+    if found is None or found == path:
+        raise ProfileError(f"{path}: key 'extends': unknown profile {parent!r}; {nearest(parent, profile_names(dirs))}")
+    base = merged(found, dirs, depth=depth + 1)
+    base.pop("calibration", None)
+    sources = own.get("provenance", {})
+    if not isinstance(sources, dict):
+        return base | own
+    return base | own | {"provenance": {**base.get("provenance", {}), **sources}}
+
+
+@lru_cache(maxsize=256)
+def _cached_yaml(path: Path, changed_ns: int) -> dict[str, Any]:
+    return load_yaml(path, error=ProfileError)
 
 
 def _describe(error: Mapping[str, Any]) -> str:
@@ -82,5 +144,8 @@ def _describe(error: Mapping[str, Any]) -> str:
 
 def _owner(location: list[str]) -> tuple[type[BaseModel], str]:
     """Return the model a failing key belongs to, and the key."""
-    nested = location[0] == "provenance" and len(location) > 2
-    return (Provenance if nested else DeviceProfile), location[-1] if nested else location[0]
+    if location[0] == "provenance" and len(location) > 2:
+        return Provenance, location[-1]
+    if location[0] == "calibration" and len(location) > 1:
+        return (Calibration, location[1]) if len(location) == 2 else (PhaseCalibration, location[2])
+    return DeviceProfile, location[0]

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tinytrain_dist.costs.calibration_record import Calibration, Standing
 from tinytrain_dist.foundation.errors import ProfileError
 from tinytrain_dist.foundation.hashing import content_hash
 from tinytrain_dist.foundation.paths import check_name
 
-Standing = Literal["estimate", "anchored", "fitted", "calibrated"]
 FitCounter = Literal["lifetime_int8", "paper_fp32"]
 ProvenanceKind = Literal["measured", "documented", "derived", "assumed", "unsourced"]
 
@@ -64,10 +64,16 @@ class DeviceProfile(BaseModel):
         0: weights are read in place and swapping is impossible.
     standard_ns_per_mac, pointwise_ns_per_mac, depthwise_ns_per_mac, linear_ns_per_mac
         Cost of one forward MAC by class of layer.
+    layer_overhead_us, pass_overhead_us
+        Cost of launching one operation, and of one forward pass.
+    fisher_cost_ratio
+        Cost of the Fisher pass relative to its MACs priced as forward and input gradient.
     input_grad_cost_ratio, weight_grad_cost_ratio
         Cost of a MAC of the backward pass relative to a forward MAC of the same layer.
     active_power_w, io_power_w, idle_power_w
         Power while computing, while waiting for storage, and while idle; ``None`` when unknown.
+    calibration
+        Errors and intervals of each phase that has rows of measurements; written by ``calibrate``.
     provenance
         Field name -> kind and source. A number without an entry counts as unsourced.
     """
@@ -99,8 +105,10 @@ class DeviceProfile(BaseModel):
     weight_ns_per_byte: NsPerByte
     activation_ns_per_byte: NsPerByte
     layer_overhead_us: Microseconds
+    pass_overhead_us: Microseconds = 0.0
     input_grad_cost_ratio: Ratio
     weight_grad_cost_ratio: Ratio
+    fisher_cost_ratio: Ratio = 1.0
     optimizer_ns_per_weight: NsPerWeight
 
     supply_voltage_v: MaybeVolts
@@ -108,6 +116,7 @@ class DeviceProfile(BaseModel):
     io_power_w: MaybeWatts
     idle_power_w: MaybeWatts
 
+    calibration: Annotated[Calibration, Field(description="what calibrate wrote")] = Calibration()
     provenance: Annotated[dict[str, Provenance], Field(description="a mapping of field names to kind and source")]
 
     @field_validator("name")
@@ -142,8 +151,15 @@ class DeviceProfile(BaseModel):
 
     @property
     def standing(self) -> Standing:
-        """How far time and energy can be trusted: no row of a training measurement stands behind a profile yet."""
-        return "estimate"
+        """How far the time of forward passes can be trusted."""
+        forward = self.calibration.forward
+        return "estimate" if forward is None else forward.standing
+
+    @property
+    def training_standing(self) -> Standing:
+        """How far time and energy of training can be trusted: forward rows say nothing about backward passes."""
+        training = self.calibration.training
+        return "estimate" if training is None else training.standing
 
     def provenance_of(self, field: str) -> Provenance:
         """Return the provenance of a numeric field; ``unsourced`` where the profile states none."""

@@ -11,17 +11,16 @@ import yaml
 from tinytrain_dist.foundation.errors import ConfigError, TinyTrainError
 
 MAX_YAML_BYTES = 1 << 20
+MAX_DEPTH = 64
 FORBIDDEN_KEYS = frozenset({"_target_", "_recursive_", "_partial_", "_convert_", "_args_"})
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys, aliases and keys that ask for object construction."""
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The parser in C where PyYAML was built with it: five times as fast, and a planner reads every profile."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", mark)
-        return super().compose_node(parent, index)
+
+class _StrictLoader(_SafeLoader):  # type: ignore[valid-type, misc]
+    """SafeLoader that refuses duplicate keys and keys that ask for object construction."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -36,7 +35,25 @@ class _StrictLoader(yaml.SafeLoader):
                     None, None, f"key {key!r} is not allowed (nothing is instantiated from files)", key_node.start_mark
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+        return dict(super().construct_mapping(node, deep=deep))
+
+
+def _refuse_traps(text: str) -> None:
+    """Refuse aliases and deep nesting before anything recurses: the parser in C would run out of stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_SafeLoader):
+        if isinstance(event, yaml.events.AliasEvent):
+            raise yaml.YAMLError(f"aliases (*name) are not allowed, line {_line(event)}")
+        if isinstance(event, yaml.events.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH} levels, line {_line(event)}")
+        elif isinstance(event, yaml.events.CollectionEndEvent):
+            depth -= 1
+
+
+def _line(event: yaml.Event) -> int:
+    return 0 if event.start_mark is None else event.start_mark.line + 1
 
 
 def load_yaml(path: Path, *, error: type[TinyTrainError] = ConfigError) -> dict[str, Any]:
@@ -54,6 +71,7 @@ def load_yaml(path: Path, *, error: type[TinyTrainError] = ConfigError) -> dict[
 def parse_yaml(text: str, *, name: str, error: type[TinyTrainError] = ConfigError) -> dict[str, Any]:
     """Parse one YAML mapping from ``text``; ``name`` stands in the error message."""
     try:
+        _refuse_traps(text)
         value = yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as exc:
         raise error(f"{name}: {' '.join(str(exc).split())}") from exc

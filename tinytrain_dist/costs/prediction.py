@@ -1,0 +1,83 @@
+"""Operation totals + device profile -> latency and energy with their interval; extrapolation is flagged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tinytrain_dist.costs.calibration_record import Standing
+from tinytrain_dist.costs.energy import combined_factor
+from tinytrain_dist.costs.latency import interval_factor
+from tinytrain_dist.costs.latency_forms import NS_PER_MS, NS_PER_US
+from tinytrain_dist.costs.measurements import ELEMENT_BYTES, Operations
+from tinytrain_dist.costs.profiles import DeviceProfile
+
+TOLERANCE = 1.25
+"""A total this far outside the measured range is no extrapolation worth a flag."""
+_WIDENING = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Time and energy of one forward pass.
+
+    ``extrapolated`` names the totals that lie outside what was measured, empty where none does; the interval is
+    widened with the distance.
+    """
+
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+    energy_mj: float | None
+    energy_low_mj: float | None
+    energy_high_mj: float | None
+    standing: Standing
+    extrapolated: tuple[str, ...]
+
+
+def predict(profile: DeviceProfile, operations: Operations) -> Prediction:
+    """Return the price of one forward pass of a network with these totals on ``profile``."""
+    latency_ms = forward_ns(profile, operations) / NS_PER_MS
+    beyond = distances(profile, operations)
+    widening = math.exp(_WIDENING * math.log(max([1.0, *beyond.values()])))
+    time_factor = interval_factor(profile, phase="forward") * widening
+    energy_factor = combined_factor(profile, phase="forward") * widening
+    energy = None if profile.active_power_w is None else profile.active_power_w * latency_ms
+    return Prediction(
+        latency_ms=latency_ms,
+        latency_low_ms=latency_ms / time_factor,
+        latency_high_ms=latency_ms * time_factor,
+        energy_mj=energy,
+        energy_low_mj=None if energy is None else energy / energy_factor,
+        energy_high_mj=None if energy is None else energy * energy_factor,
+        standing=profile.standing,
+        extrapolated=tuple(beyond),
+    )
+
+
+def forward_ns(profile: DeviceProfile, operations: Operations) -> float:
+    """Return the nanoseconds of one forward pass; bytes at the precision the profile runs in."""
+    element = ELEMENT_BYTES[profile.precision]
+    return (
+        operations.macs_conv * profile.standard_ns_per_mac
+        + operations.macs_pointwise * profile.pointwise_ns_per_mac
+        + operations.macs_depthwise * profile.depthwise_ns_per_mac
+        + operations.macs_linear * profile.linear_ns_per_mac
+        + operations.weights * element * profile.weight_ns_per_byte
+        + operations.activations_in_out * element * profile.activation_ns_per_byte
+        + (operations.ops * profile.layer_overhead_us + profile.pass_overhead_us) * NS_PER_US
+    )
+
+
+def distances(profile: DeviceProfile, operations: Operations) -> dict[str, float]:
+    """Return how many times beyond the measured range each total lies; totals inside are left out."""
+    forward = profile.calibration.forward
+    if forward is None:
+        return {}
+    found = {}
+    for name, (low, high) in forward.measured_range.items():
+        value = max(getattr(operations, name), 1e-9)
+        ratio = max(value / high if high else math.inf, low / value)
+        if ratio > TOLERANCE:
+            found[name] = min(ratio, 1e6)
+    return found

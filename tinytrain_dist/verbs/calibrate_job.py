@@ -1,0 +1,129 @@
+"""The work of ``tinytrain calibrate``: files in, profiles out, a report of what each has earned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tinytrain_dist.costs.calibrated_profiles import target_of, write_setting, write_training
+from tinytrain_dist.costs.calibration import CalibratedSetting, calibrate
+from tinytrain_dist.costs.calibration_record import PhaseCalibration
+from tinytrain_dist.costs.measurements import Measurement, read_measurements
+from tinytrain_dist.costs.power_fit import fit_power
+from tinytrain_dist.costs.profile_files import profile_path, read_profile
+from tinytrain_dist.costs.training_fit import CalibratedTraining, calibrate_training
+from tinytrain_dist.costs.training_runs import TrainingRun, read_training_runs
+from tinytrain_dist.foundation.errors import ProfileError
+from tinytrain_dist.foundation.paths import make_folder, resource_folder
+
+SHIPPED_ROWS, SHIPPED_TRAINING = "inference.csv", "training.csv"
+
+
+def calibrate_files(
+    row_files: Sequence[Path],
+    training_files: Sequence[Path],
+    *,
+    out: Path | None,
+    dirs: Sequence[Path] = (),
+    base: str | None = None,
+    siblings: bool = True,
+) -> dict[str, Any]:
+    """Calibrate every setting of the files and write its profile; returns one report line per profile and phase."""
+    shipped = resource_folder("device_profiles")
+    everything = not row_files and not training_files
+    rows = _read(row_files or ([shipped / "measurements" / SHIPPED_ROWS] if everything else []))
+    files = training_files or ([shipped / "measurements" / SHIPPED_TRAINING] if everything else [])
+    runs = [run for path in files for run in read_training_runs(path)]
+    folder = make_folder(out or (shipped if everything else [*row_files, *training_files][0].parent))
+    report = _forward(rows, siblings=siblings, out=folder, dirs=[*dirs, shipped], base=base)
+    report += _training(runs, out=folder, dirs=[*dirs, shipped], base=base)
+    return {"out": str(folder), "profiles": report}
+
+
+def _read(paths: Sequence[Path]) -> list[Measurement]:
+    return [row for path in paths for row in read_measurements(path)]
+
+
+def with_siblings(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Return ``rows`` and the shipped rows of other settings and networks; of the same network ``rows`` count."""
+    own = {(row.setting, row.operations) for row in rows}
+    shipped = read_measurements(resource_folder("device_profiles") / "measurements" / SHIPPED_ROWS)
+    return [*rows, *(row for row in shipped if (row.setting, row.operations) not in own)]
+
+
+def _forward(
+    rows: list[Measurement], *, siblings: bool, out: Path, dirs: Sequence[Path], base: str | None
+) -> list[dict[str, Any]]:
+    wanted = {row.setting for row in rows}
+    found = [item for item in calibrate(with_siblings(rows) if siblings else rows) if item.setting in wanted]
+    return [line for item in _devices_first(found, dirs) for line in _write(item, rows, out=out, dirs=dirs, base=base)]
+
+
+def _devices_first(found: Sequence[CalibratedSetting], dirs: Sequence[Path]) -> list[CalibratedSetting]:
+    """Return the settings so that a new device's first setting is its default: most rows, then most threads."""
+    return sorted(found, key=lambda item: (item.setting.profile, -item.forward.rows, -item.setting.threads))
+
+
+def _write(
+    item: CalibratedSetting, rows: Sequence[Measurement], *, out: Path, dirs: Sequence[Path], base: str | None
+) -> list[dict[str, Any]]:
+    own = [row for row in rows if row.setting == item.setting]
+    target = target_of(item.setting, item.board, out=out, dirs=dirs, base=base, form=item.forward.form)
+    power = fit_power(own)
+    profile = write_setting(target, item, rows=own, power=power)
+    lines = [_line(profile.name, "forward", item.forward, notes=_notes(item.forward))]
+    if power is not None:
+        lines.append(_line(profile.name, "energy", power[1], notes=["given measured time"]))
+    return lines
+
+
+def _training(
+    runs: Sequence[TrainingRun], *, out: Path, dirs: Sequence[Path], base: str | None
+) -> list[dict[str, Any]]:
+    lines = []
+    for setting in sorted({run.setting for run in runs}):
+        own = [run for run in runs if run.setting == setting]
+        device = profile_path(setting.profile, [out, *dirs])
+        if device is None:
+            raise ProfileError(
+                f"training runs of {setting.profile!r}: no profile of that device states its RAM; calibrate its "
+                "inference rows first, or add a profile"
+            )
+        found = calibrate_training(own, ram_bytes=read_profile(device, [out, *dirs]).ram_bytes)
+        target = target_of(setting, found.board, out=out, dirs=dirs, base=base, form="linux_cpu")
+        profile = write_training(target, found, source=own[0].source.split(";")[0])
+        lines.append(_line(profile.name, "training", found.training, notes=swap_notes(found, own)))
+        if found.training_energy is not None:
+            lines.append(_line(profile.name, "energy", found.training_energy, notes=["of whole training runs"]))
+    return lines
+
+
+def swap_notes(found: CalibratedTraining, runs: Sequence[TrainingRun]) -> list[str]:
+    """Return how much of each run that exceeds the RAM is swap."""
+    times = [(run, found.fit.times(run)) for run in runs]
+    return [f"{run.backbone} {run.method}: {t.swap_share:.0%} swap" for run, t in times if t.swap_s > 0]
+
+
+def _notes(forward: PhaseCalibration) -> list[str]:
+    notes = [f"contradictory, kept out of the fit: {name}" for name in forward.contradictory]
+    if forward.families == 1:
+        notes.append("one model family only: not validated on another")
+    if forward.rows < 3:
+        notes.append("too few rows for the form: the shape is the prior's")
+    return notes
+
+
+def _line(name: str, phase: str, record: PhaseCalibration, *, notes: list[str]) -> dict[str, Any]:
+    return {
+        "profile": name,
+        "phase": phase,
+        "standing": record.standing,
+        "rows": record.rows,
+        "families": record.families,
+        "leave_one_out_error": record.leave_one_out_error,
+        "leave_family_out_error": record.leave_family_out_error,
+        "largest_error": record.largest_error,
+        "interval_factor": record.interval_factor,
+        "notes": notes,
+    }
