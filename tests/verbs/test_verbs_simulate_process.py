@@ -20,6 +20,7 @@ from tiny_job import (
     SERIAL,
     TINY,
     assert_no_double_keys,
+    command,
     document,
     environment,
     finish,
@@ -112,6 +113,28 @@ def test_a_signal_is_answered_within_3_s_and_the_job_resumes(
     assert (found["status"], found["exit_code"]) == ("stopped", int(code))
     assert seconds < 3
     resumed = finish(SERIAL, *words[1:])
+    assert resumed.returncode == 0, resumed.stderr
+    assert document(tmp_path / "mine")["result_hash"] == undisturbed["result_hash"]
+
+
+@pytest.mark.parametrize("limit_bytes", [3_000, 40_000])
+def test_a_full_disk_is_named_and_the_run_resumes(
+    limit_bytes: int, tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    words = (SERIAL, LONG, f"run.root={tmp_path}", "run.id=mine")
+    program = (
+        f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes})); "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    full = subprocess.run(
+        [sys.executable, "-c", program, *command(*words)[1:]],
+        capture_output=True, text=True, env=environment(), timeout=300, check=False,
+    )  # fmt: skip
+    assert full.returncode == ExitCode.STORAGE, full.stderr
+    assert "Traceback" not in full.stderr and "cannot be written: File too large" in full.stderr
+    assert full.stderr.splitlines()[-1] == "exit code 8: storage error"
+    assert not (tmp_path / "mine" / "lock.json").exists()
+    resumed = finish(*words)
     assert resumed.returncode == 0, resumed.stderr
     assert document(tmp_path / "mine")["result_hash"] == undisturbed["result_hash"]
 
