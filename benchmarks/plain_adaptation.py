@@ -38,7 +38,7 @@ def plain_fine_tune(backbone: Backbone, task: TargetTask, plan: UpdatePlan) -> A
             assert parameter.grad is not None
             parameter.grad *= mask
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     with torch.no_grad():
         after = task.query_accuracy(backbone(support), backbone(_nchw(task.query_input)))
     backbone.load_state_dict(before)

@@ -1,0 +1,86 @@
+"""Equality with the obvious way (``benchmarks/plain_adaptation.py``): same task, plan and random numbers."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_task
+
+from benchmarks.plain_adaptation import plain_fine_tune, plain_fisher
+from tinytrain_dist.adaptation.fine_tuning import fine_tune
+from tinytrain_dist.adaptation.fisher import fisher_information
+from tinytrain_dist.adaptation.settings import FineTuneSettings
+from tinytrain_dist.backbones import compiled, kernels
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
+
+EVERY = tuple(layer.index for layer in GRAPH.layers)
+FORTY = FineTuneSettings(iterations=40)
+PLANS = {
+    "last layer": plan_of(LayerUpdate(layer=9)),
+    "halves of every kind": plan_of(
+        *(LayerUpdate(layer=i, channels=tuple(range(0, GRAPH.layer(i).out_channels, 2))) for i in EVERY)
+    ),
+    "input channels and biases": plan_of(
+        LayerUpdate(layer=3, channels=(0, 5), side="input"),
+        LayerUpdate(layer=8, channels=(7, 8), side="input"),
+        bias=(4, 5, 6, 7, 8, 9),
+    ),
+    "full_train": full_plan(GRAPH),
+}
+
+
+@pytest.mark.parametrize("mode", ["reference", "fast"])
+@pytest.mark.parametrize("name", PLANS)
+def test_forty_steps_of_adam_in_float64(name: str, mode: str) -> None:
+    settings = FineTuneSettings(iterations=40, mode=mode)  # type: ignore[arg-type]
+    backbone = tiny_backbone()
+    task = tiny_task(backbone, settings=settings)
+    plain, ours = plain_fine_tune(tiny_backbone(), task, PLANS[name]), fine_tune(task, PLANS[name])
+    assert len(ours.losses) == 40 and ours.losses[-1] < ours.losses[0]
+    np.testing.assert_allclose(ours.losses, plain.losses, rtol=0, atol=1e-10)
+    assert ours.accuracy_after == plain.accuracy_after
+
+
+@pytest.mark.parametrize("inspected", [EVERY, GRAPH.last_blocks(2)])
+def test_fisher_information_in_float64(inspected: tuple[int, ...]) -> None:
+    backbone = tiny_backbone()
+    task = tiny_task(backbone)
+    plain, ours = plain_fisher(backbone, task, inspected), fisher_information(task, inspected)
+    for index in inspected:
+        np.testing.assert_allclose(ours.channels[index], plain.channels[index], rtol=1e-10, atol=1e-16)
+
+
+def test_the_plain_arm_leaves_the_backbone_as_it_was() -> None:
+    backbone = tiny_backbone()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    plain_fine_tune(backbone, tiny_task(backbone), full_plan(GRAPH))
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("missing", ["compiler", "fused operator", "both"])
+def test_a_tuning_without_the_fast_kernels_is_the_same_but_for_rounding(
+    name: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = float32_losses(PLANS[name])
+    if missing != "fused operator":
+        monkeypatch.setitem(sys.modules, "numba", None)
+    if missing != "compiler":
+        monkeypatch.setattr(kernels, "_FUSED", None)
+    compiled._compiler.cache_clear()
+    compiled._compiled.cache_clear()
+    try:
+        slow = float32_losses(PLANS[name])
+    finally:
+        compiled._compiler.cache_clear()
+        compiled._compiled.cache_clear()
+    np.testing.assert_allclose(slow, fast, rtol=1e-2, atol=1e-3)
+
+
+def float32_losses(plan: UpdatePlan) -> tuple[float, ...]:
+    """Few steps at a small rate: in float32 the paths of longer tunings part at ReLU6's kinks."""
+    settings = FineTuneSettings(iterations=3, learning_rate=1e-4)
+    outcome = fine_tune(tiny_task(tiny_backbone(dtype=torch.float32), settings=settings), plan)
+    assert outcome.status == "ok"
+    return outcome.losses
