@@ -13,6 +13,7 @@ from paper_tables import plan_of
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.costs.profile_files import profile_names
+from tinytrain_dist.costs.static_plans import STATIC_METHODS
 from tinytrain_dist.foundation.paths import resource_folder
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.update_plan import plan_to_json
@@ -75,6 +76,39 @@ def test_costs_on_a_device(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["batch"] == 100
 
 
+def test_costs_shows_every_counter_at_any_precision_and_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "sparse_update", "--optimizer", "sgd")
+    int8 = _json(capsys, *words, "--precision", "int8", "--fused-update")
+    fp32 = _json(capsys, *words)
+    assert int8["forward_activation_bytes"] * 4 == fp32["forward_activation_bytes"]
+    assert int8["lifetime_int8_memory_bytes"] == 242_560
+    assert int8["lifetime_int8_optimizer_bytes"] == 0 < fp32["lifetime_int8_optimizer_bytes"]
+    assert fp32["recomputed_forward_macs"] == 40 * 25 * fp32["forward_macs"]
+    assert _json(capsys, *words, "--batch", "50")["recomputed_forward_macs"] == 0
+
+
+def test_a_ratio_is_shown_at_equal_batch_beside_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "full_train", "--compare", "sparse_update")
+    found = _json(capsys, *words)["comparison"]
+    assert (found["paper_batch"], found["compared_paper_batch"], found["batch"]) == (100, 1, 1)
+    assert found["memory_paper_batches"] == pytest.approx(906 / 1.43, rel=0.005)
+    assert found["memory_equal_batch"] == pytest.approx(16.2 / 1.43, rel=0.01)
+    assert found["backward_macs"] == pytest.approx(44.9 / 11.88, rel=0.01)
+
+
+@pytest.mark.parametrize("backbone", ["mcunet", "mobilenet_v2", "proxylessnas", "mobilenet_v2_no_mix"])
+def test_all_methods(capsys: pytest.CaptureFixture[str], backbone: str) -> None:
+    words = ("costs", "--backbone", backbone, "--all-methods", "--device", "stm32f746")
+    rows = {row["method"]: row for row in _json(capsys, *words)["methods"]}
+    assert set(rows) == set(STATIC_METHODS)
+    assert rows["sparse_update"]["comparison"]["memory_equal_batch"] == 1
+    assert {row["fits"] for row in rows.values()} <= {"yes", "no", "uncertain"}
+    assert rows["none"]["fits"] == "yes" and rows["full_train"]["fits"] == "no"
+    assert main(list(words)) == 0
+    text = capsys.readouterr().out
+    assert all(method in text for method in STATIC_METHODS) and "paper" in text and "batch 1" in text
+
+
 def test_costs_of_a_plan_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(plan_to_json(plan_of(layer_graph("mcunet"), "sparse_update")))
@@ -93,6 +127,9 @@ def test_costs_of_a_plan_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (("--backbone", "mobilenet_v2_w0.5", "--method", "sparse_update"), "--plan"),
         (("--backbone", "mcunet", "--method", "raw_pixels"), "uses no network"),
         (("--backbone", "mcunett", "--method", "none"), "mcunet"),
+        (("--backbone", "mcunet"), "--all-methods"),
+        (("--backbone", "mcunet", "--method", "none", "--precision", "int4"), "int8"),
+        (("--backbone", "mcunet", "--method", "none", "--compare", "none2"), "none"),
         (("--backbone", "mcunet", "--method", "none", "--batch", "0"), "batch"),
         (("--backbone", "mcunet", "--method", "none", "--devise", "x"), "--device"),
     ],

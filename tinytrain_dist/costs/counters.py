@@ -132,14 +132,16 @@ def full_memory(graph: LayerGraph, *, batch: int, bytes_per_element: int = 4, op
 def adapter_memory(
     graph: LayerGraph, plan: UpdatePlan, *, batch: int = 1, bytes_per_element: int = 4, optimizer: str = "adam"
 ) -> PaperMemory:
-    """Return the formula of plans with lite residual modules; weights such a plan updates besides are counted too."""
+    """Return the formula of plans with lite residual modules; weights updated besides add the plan's own term."""
     check_batch(batch)
     modules = lite_residuals(graph, plan.check(graph).adapters)
     start = chain_start(plan)
     passed = () if start is None else graph.layers[start + 1 :]
     elements = sum(layer.output_elements for layer in passed if layer.has_activation)
     elements += sum(module_elements(module) for module in modules)
-    elements += sum(graph.layer(update.layer).input_elements for update in plan.updates)
+    besides = saved_activation_bytes(
+        graph, plan.earliest_weight_layer, batch=batch, bytes_per_element=bytes_per_element
+    )
     trained = updated_weights(plan, graph) + sum(module.parameters for module in modules)
     return PaperMemory(
         rule="adapters",
@@ -147,7 +149,7 @@ def adapter_memory(
         updated_weight_bytes=trained * bytes_per_element,
         optimizer_bytes=state_bytes(trained, optimizer),
         forward_activation_bytes=batch * forward_elements(graph) * bytes_per_element,
-        saved_activation_bytes=batch * elements * bytes_per_element,
+        saved_activation_bytes=batch * elements * bytes_per_element + besides,
         parameter_bytes=(graph.parameters + sum(module.parameters for module in modules)) * bytes_per_element,
     )
 

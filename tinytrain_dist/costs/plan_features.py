@@ -145,9 +145,9 @@ def _saved_by_modules(
     elements: Ints = passed[np.minimum(chain + 1, len(graph.layers))]
     own = np.array([module_elements(module) for module in modules.values()], np.int64)
     elements = elements + plans.adapters[:, list(modules)].astype(np.int64) @ own
-    inputs = np.array([layer.input_elements for layer in graph.layers], np.int64)
-    elements = elements + ((plans.weights > 0) * inputs).sum(axis=1)
-    return batch * _FP32 * elements
+    updated = plans.weights > 0
+    first = np.where(updated.any(axis=1), updated.argmax(axis=1), len(graph.layers))
+    return batch * _FP32 * elements + _saved(graph, batch, first)
 
 
 def _saved_exact(graph: LayerGraph, plans: PlanArrays, modules: dict[int, LiteResidual], batch: int) -> Ints:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinytrain_dist.costs.adapter_latency import adapter_optimizer_ms, adapter_pass
-from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
+from tinytrain_dist.costs.calibration_record import Standing
+from tinytrain_dist.costs.energy import PhaseTimes, energy_interval, phase_energies
 from tinytrain_dist.costs.fit import (
     Fits,
     counted_memory,
@@ -17,18 +18,23 @@ from tinytrain_dist.costs.fit import (
     plan_memory_bytes,
     stored_parameter_bytes,
 )
-from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, optimizer_step_ms, transfer_ms
+from tinytrain_dist.costs.latency import (
+    Phase,
+    fisher_pass_ms,
+    forward_ms,
+    image_pass,
+    latency_interval,
+    optimizer_step_ms,
+    transfer_ms,
+)
 from tinytrain_dist.costs.macs import fisher_macs, plan_macs
-from tinytrain_dist.costs.profiles import DeviceProfile, Standing
+from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
 from tinytrain_dist.costs.workload import Workload
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 
 __all__ = ["Price", "Workload", "device_budget", "plan_memory_bytes", "price"]
-
-ESTIMATE_FACTOR = 2.0
-"""Half-width of the interval of an estimate: the value may be half or double."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,16 @@ class Price:
     standing: Standing
 
 
+def standing_word(profile: DeviceProfile, *, trains: bool) -> Standing:
+    """Return how far a time and an energy can be trusted; ``trains``: they contain backward passes."""
+    return profile.training_standing if trains else profile.standing
+
+
+def phase_of(*, trains: bool) -> Phase:
+    """Return the phase whose measurements decide the interval of a time or an energy."""
+    return "training" if trains else "forward"
+
+
 def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload: Workload) -> Price:
     """Return what adapting by ``plan`` costs on ``profile``.
 
@@ -96,6 +112,10 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
     flash_margin = None if profile.flash_bytes is None else profile.flash_bytes - flash
     times = phase_times(graph, plan, profile, workload, missing_bytes=max(0, -ram_margin))
     energies = phase_energies(times, profile)
+    trains, energy = workload.trains(plan), energies.total_mj
+    phase = phase_of(trains=trains)
+    latency_low, latency_high = latency_interval(times.total_ms, profile, phase=phase)
+    energy_low, energy_high = (None, None) if energy is None else energy_interval(energy, profile, phase=phase)
     macs = plan_macs(graph, plan)
     return Price(
         batch=workload.batch,
@@ -123,19 +143,19 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
         training_ms=times.training_ms,
         swap_ms=times.swap_ms,
         latency_ms=times.total_ms,
-        latency_low_ms=times.total_ms / ESTIMATE_FACTOR,
-        latency_high_ms=times.total_ms * ESTIMATE_FACTOR,
+        latency_low_ms=latency_low,
+        latency_high_ms=latency_high,
         load_mj=energies.load_mj,
         selection_mj=energies.selection_mj,
         training_mj=energies.training_mj,
         swap_mj=energies.swap_mj,
-        energy_mj=energies.total_mj,
-        energy_low_mj=None if energies.total_mj is None else energies.total_mj / ESTIMATE_FACTOR,
-        energy_high_mj=None if energies.total_mj is None else energies.total_mj * ESTIMATE_FACTOR,
+        energy_mj=energy,
+        energy_low_mj=energy_low,
+        energy_high_mj=energy_high,
         fits=fits_device(profile, peak_bytes=peak, flash_bytes=flash),
         ram_margin_bytes=ram_margin,
         flash_margin_bytes=flash_margin,
-        standing=profile.standing,
+        standing=standing_word(profile, trains=trains),
     )
 
 

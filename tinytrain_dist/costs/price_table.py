@@ -1,0 +1,232 @@
+"""Prices of many (plan, device) cells at once: columns in, columns out, equal to ``price`` cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytrain_dist.costs.counters import STATE_WORD_BYTES
+from tinytrain_dist.costs.energy import PhaseEnergies, PhaseTimes, energy_interval, phase_energies
+from tinytrain_dist.costs.fit import COUNTER_ERRORS, fixed_bytes
+from tinytrain_dist.costs.latency import latency_interval
+from tinytrain_dist.costs.lifetime import lifetime_totals
+from tinytrain_dist.costs.lifetime_graph import INT8_RUNTIME, RuntimeRules
+from tinytrain_dist.costs.macs import fisher_macs
+from tinytrain_dist.costs.plan_arrays import Flags, Ints, PlanArrays
+from tinytrain_dist.costs.plan_features import PlanFeatures, plan_features
+from tinytrain_dist.costs.plan_times import PlanTimes, plan_times, update_shares
+from tinytrain_dist.costs.pricing import Price, phase_of, standing_word
+from tinytrain_dist.costs.profiles import DeviceProfile
+from tinytrain_dist.costs.workload import Workload
+from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.graphs.layer_graph import LayerGraph
+
+Column = NDArray[Any]
+CELL_COLUMNS = ("plan", "device", "support_size", "iterations")
+_TEXTS = {"fit_counter", "price_numerics", "fits", "standing"}
+
+
+def price_table(
+    graph: LayerGraph,
+    cells: Mapping[str, Column],
+    *,
+    plans: PlanArrays,
+    profiles: Sequence[DeviceProfile],
+    workload: Workload,
+) -> dict[str, Column]:
+    """Return the columns of ``Price`` for every cell, ``[num_cells]`` each.
+
+    Parameters
+    ----------
+    cells
+        ``plan`` and ``device``: places in ``plans`` and ``profiles``. ``support_size`` and ``iterations`` where they
+        differ between cells; else those of ``workload``, which gives everything else.
+
+    Returns
+    -------
+    dict
+        Texts as objects; NaN where ``Price`` has ``None`` (unknown power, unknown flash).
+
+    Raises
+    ------
+    ConfigError
+        Columns that are unknown, missing or of different lengths, or a number outside its range.
+    """
+    given = _checked(cells, plans, profiles, workload)
+    features = plan_features(graph, plans, workload)
+    counted = _counted(graph, plans, features, profiles, workload)
+    table = _empty(len(given["plan"]))
+    for name, values in features.columns.items():
+        table[name][:] = values[given["plan"]]
+    table["batch"][:] = workload.batch
+    table["fisher_macs"][:] = _step_images(given, workload) * fisher_macs(graph, workload.inspected)
+    shares = update_shares(plans)
+    for place in np.unique(given["device"]):
+        rows = np.flatnonzero(given["device"] == place)
+        profile, here = profiles[place], {name: values[rows] for name, values in given.items()}
+        times = plan_times(graph, plans, shares, profile, workload)
+        found = _device_columns(graph, here, features, counted[profile.fit_counter], times, profile, workload)
+        for name, values in found.items():
+            table[name][rows] = values
+    return table
+
+
+def _empty(num_cells: int) -> dict[str, Column]:
+    floats = {"flash_margin_bytes"}
+    dtypes = {
+        field.name: object if field.name in _TEXTS
+        else np.float64 if field.name.endswith(("_ms", "_mj")) or field.name in floats else np.int64
+        for field in fields(Price)
+    }  # fmt: skip
+    return {name: np.empty(num_cells, dtype) for name, dtype in dtypes.items()}
+
+
+def _checked(
+    cells: Mapping[str, Column], plans: PlanArrays, profiles: Sequence[DeviceProfile], workload: Workload
+) -> dict[str, Ints]:
+    for name in cells:
+        if name not in CELL_COLUMNS:
+            raise ConfigError(f"price table: unknown column {name!r}; {nearest(name, CELL_COLUMNS)}")
+    for name in CELL_COLUMNS[:2]:
+        if name not in cells:
+            raise ConfigError(f"price table: column {name!r} is missing")
+    num = len(cells["plan"])
+    limits = {"plan": (0, len(plans.start)), "device": (0, len(profiles))}
+    given: dict[str, Ints] = {}
+    for name in CELL_COLUMNS:
+        values = np.asarray(cells.get(name, np.full(num, getattr(workload, name, 0))))
+        if values.shape != (num,) or not np.issubdtype(values.dtype, np.integer):
+            raise ConfigError(f"price table: column {name!r}: {values.dtype}{values.shape}; allowed: {num} integers")
+        low, high = limits.get(name, (int(name == "support_size"), 2**31))
+        if num and not (low <= values.min() and values.max() < high):
+            raise ConfigError(f"price table: column {name!r}: found {values.min()} to {values.max()}; "
+                              f"allowed {low} to {high - 1}")  # fmt: skip
+        given[name] = values.astype(np.int64, copy=False)
+    return given
+
+
+def _counted(
+    graph: LayerGraph,
+    plans: PlanArrays,
+    features: PlanFeatures,
+    profiles: Sequence[DeviceProfile],
+    workload: Workload,
+) -> dict[str, Ints]:
+    counted = {"paper_fp32": features.paper_memory}
+    if any(profile.fit_counter == "lifetime_int8" for profile in profiles):
+        rules = RuntimeRules(**{**INT8_RUNTIME.__dict__, "fused_update": workload.fused_update})
+        counted["lifetime_int8"] = lifetime_totals(
+            graph, plans, rules=rules, optimizer=workload.optimizer, batch=workload.batch, way=workload.way,
+            inspected=workload.inspected,
+        )  # fmt: skip
+    return counted
+
+
+def _step_images(cells: Mapping[str, Ints], workload: Workload) -> Ints:
+    given = workload.images_per_iteration
+    return 2 * cells["support_size"] if given is None else np.full(len(cells["plan"]), given)
+
+
+def _device_columns(
+    graph: LayerGraph,
+    cells: Mapping[str, Ints],
+    features: PlanFeatures,
+    counted: Ints,
+    times: PlanTimes,
+    profile: DeviceProfile,
+    workload: Workload,
+) -> dict[str, Any]:
+    plan = cells["plan"]
+    weights = graph.weights + features.module_weights
+    norms = graph.norm_parameters + features.module_norms
+    stored = (weights * profile.bytes_per_element + norms * STATE_WORD_BYTES)[plan]
+    peak, flash = counted[plan] + fixed_bytes(graph, profile), stored + profile.code_allowance_bytes
+    margin = profile.ram_bytes - peak
+    trains = (cells["iterations"] > 0) & ~features.empty[plan]
+    phases, macs = _phases(
+        cells, features, times, profile, workload, trains, stored=stored, missing=np.maximum(0, -margin)
+    )  # fmt: skip
+    energies = phase_energies(phases, profile)
+    columns = {
+        **_verdict(profile, peak, flash),
+        "fit_counter": profile.fit_counter, "price_numerics": profile.price_numerics,
+        "standing": _standing(profile, trains),
+        "peak_bytes": peak, "flash_bytes": flash, "ram_margin_bytes": margin, "training_macs": macs,
+        "load_ms": phases.load_ms, "selection_ms": phases.selection_ms, "training_ms": phases.training_ms,
+        "swap_ms": phases.swap_ms, "latency_ms": phases.total_ms, "load_mj": energies.load_mj,
+        "selection_mj": energies.selection_mj, "training_mj": energies.training_mj, "swap_mj": energies.swap_mj,
+        "energy_mj": energies.total_mj, **_intervals(trains, phases, energies, profile),
+    }  # fmt: skip
+    return {name: np.nan if values is None else values for name, values in columns.items()}
+
+
+def _standing(profile: DeviceProfile, trains: Flags) -> Column:
+    training, forward = (np.array(standing_word(profile, trains=word), object) for word in (True, False))
+    return np.where(trains, training, forward)
+
+
+def _intervals(
+    trains: Flags, phases: PhaseTimes, energies: PhaseEnergies, profile: DeviceProfile
+) -> dict[str, Column | None]:
+    names = ("latency_low_ms", "latency_high_ms", "energy_low_mj", "energy_high_mj")
+    columns: dict[str, Column | None] = dict.fromkeys(names)
+    training, forward = (
+        [
+            *latency_interval(phases.total_ms, profile, phase=phase_of(trains=word)),
+            *(() if energies.total_mj is None
+              else energy_interval(energies.total_mj, profile, phase=phase_of(trains=word))),
+        ]
+        for word in (True, False)
+    )  # fmt: skip
+    return columns | {
+        name: np.where(trains, first, second) for name, first, second in zip(names, training, forward, strict=False)
+    }
+
+
+def _phases(
+    cells: Mapping[str, Ints],
+    features: PlanFeatures,
+    times: PlanTimes,
+    profile: DeviceProfile,
+    workload: Workload,
+    trains: Flags,
+    *,
+    stored: Ints,
+    missing: Ints,
+) -> tuple[PhaseTimes, Ints]:
+    """Return the time of each phase and the MACs of the training phase; ``PhaseTimes`` holds vectors here."""
+    plan, support, iterations = cells["plan"], cells["support_size"], cells["iterations"]
+    images = _step_images(cells, workload)
+    again = support * (workload.batch < images) if workload.images_per_iteration is None else 0 * support
+    forward = times.forward_ms[plan]
+    step = images * times.image_ms[plan] + again * forward + times.optimizer_ms[plan]
+    passes = iterations * (2 * -(-images // workload.batch) + -(-again // workload.batch))
+    passes = np.where(trains, passes, -(-support // workload.batch))
+    per_byte = 0.0 if profile.storage_bandwidth_bytes_per_s == 0 else 1e3 / profile.storage_bandwidth_bytes_per_s
+    macs = features.forward_macs[plan]
+    both = iterations * (images * (macs + features.backward_macs[plan]) + again * macs)
+    phases: dict[str, Any] = {
+        "load_ms": stored * per_byte,
+        "selection_ms": images * times.fisher_ms,
+        "training_ms": np.where(trains, iterations * step, support * forward),
+        "swap_ms": passes * (missing * per_byte),
+    }
+    return PhaseTimes(**phases), np.where(trains, both, support * macs)
+
+
+def _verdict(profile: DeviceProfile, peak: Ints, flash: Ints) -> dict[str, Any]:
+    error, half = COUNTER_ERRORS[profile.fit_counter], profile.code_allowance_bytes // 2
+    low, high = error.low_percent * peak // 100, -(-error.high_percent * peak // 100)
+    yes, no = high <= profile.ram_bytes, low > profile.ram_bytes
+    margin = None
+    if profile.flash_bytes is not None:
+        margin = profile.flash_bytes - flash
+        yes, no = yes & (margin >= half), no | (margin < -half)
+    return {
+        "peak_low_bytes": low, "peak_high_bytes": high, "flash_margin_bytes": margin,
+        "fits": np.where(no, "no", np.where(yes, "yes", "uncertain")).astype(object),
+    }  # fmt: skip
