@@ -110,7 +110,7 @@ def fit_form(
 
 
 def _scaled_prior(layout: _Layout, known: Sequence[Array]) -> Array:
-    first: Array = layout.prior.copy()
+    first = layout.prior.copy()
     for board, relative in enumerate(known):
         if len(relative):
             first[layout.scales_at + board] = -np.log(np.median(relative @ np.exp(layout.prior[: layout.num_terms])))
@@ -120,4 +120,5 @@ def _scaled_prior(layout: _Layout, known: Sequence[Array]) -> Array:
 def _relative_amounts(form: Form, rows: Sequence[Measurement]) -> Array:
     table = [amounts(form, row.operations, row.setting.precision) for row in rows]
     times = np.array([row.latency_ms * NS_PER_MS for row in rows])
-    return np.array(table, dtype=np.float64).reshape(len(rows), len(form.terms)) / times[:, None]
+    relative: Array = np.array(table, dtype=np.float64).reshape(len(rows), len(form.terms)) / times[:, None]
+    return relative

@@ -1,0 +1,113 @@
+"""Files of measurements that must not be fitted silently: named, with what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from calibration_rows import Cells, board_rows, cells_of, write_cells
+
+from tinytrain_dist.costs.measurements import read_measurements, read_operations
+from tinytrain_dist.foundation.errors import ConfigError, ExitCode, ProfileError
+
+GOOD = [row for row in cells_of() if row["profile"] == "stm32h747"]
+
+
+def changed(column: str, value: str, *, row: int = 1) -> list[Cells]:
+    rows = [dict(cells) for cells in GOOD]
+    rows[row][column] = value
+    return rows
+
+
+@pytest.mark.parametrize("column", ["latency_ms", "family", "macs_depthwise", "runtime", "source"])
+def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
+    path = write_cells(tmp_path / "rows.csv", [{k: v for k, v in row.items() if k != column} for row in GOOD])
+    with pytest.raises(ProfileError, match=f"'{column}' is missing") as caught:
+        read_measurements(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_code == ExitCode.BAD_INPUT
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "nan", "inf", "", "94 ms", "94ms", "0.09s", "94,3"])
+def test_a_latency_that_is_no_positive_number_of_milliseconds(tmp_path: Path, value: str) -> None:
+    path = write_cells(tmp_path / "rows.csv", changed("latency_ms", value))
+    with pytest.raises(ProfileError, match=r"line 3, column 'latency_ms'.*above 0"):
+        read_measurements(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("macs_conv", "-1", "macs_conv"),
+        ("macs_conv", "1.7M", "plain number"),
+        ("threads", "0", "1 or more"),
+        ("precision", "int4", "int4"),
+        ("accelerator", "npu", "cpu, gpu"),
+        ("profile", "../../etc/passwd", "etc/passwd"),
+        ("profile", "", "'profile' is empty"),
+        ("status", "guessed", "measured"),
+        ("energy_mj", "-1", "energy_mj"),
+    ],
+)
+def test_a_broken_cell_names_line_and_column(tmp_path: Path, column: str, value: str, words: str) -> None:
+    path = write_cells(tmp_path / "rows.csv", changed(column, value))
+    with pytest.raises(ProfileError, match="line 3") as caught:
+        read_measurements(path)
+    assert words in str(caught.value)
+
+
+def test_one_row_in_seconds_among_milliseconds(tmp_path: Path) -> None:
+    path = write_cells(tmp_path / "rows.csv", changed("latency_ms", "0.29075"))
+    with pytest.raises(ProfileError, match=r"line 3.*mixed units"):
+        read_measurements(path)
+
+
+def test_contradictory_duplicates_name_both_lines(tmp_path: Path) -> None:
+    path = write_cells(tmp_path / "rows.csv", [*GOOD, GOOD[0] | {"latency_ms": "200"}])
+    with pytest.raises(ProfileError, match=r"lines 2 and 17.*94.34 and 200"):
+        read_measurements(path)
+
+
+def test_a_rejected_row_stays_on_file_and_contradicts_nobody(tmp_path: Path) -> None:
+    rejected = GOOD[0] | {"latency_ms": "200", "status": "rejected"}
+    assert len(read_measurements(write_cells(tmp_path / "rows.csv", [*GOOD, rejected]))) == 16
+
+
+def test_an_empty_a_ragged_and_a_binary_file(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.write_text(",".join(GOOD[0]) + "\n")
+    with pytest.raises(ProfileError, match="no rows"):
+        read_measurements(empty)
+    ragged = tmp_path / "ragged.csv"
+    ragged.write_text(",".join(GOOD[0]) + "\na,b\n")
+    with pytest.raises(ProfileError, match="line 2"):
+        read_measurements(ragged)
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ProfileError, match="cannot be read"):
+        read_measurements(binary)
+
+
+def test_a_column_that_stands_there_twice(tmp_path: Path) -> None:
+    path = write_cells(tmp_path / "rows.csv", GOOD)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0] + ",latency_ms", *(line + ",1" for line in lines[1:])]))
+    with pytest.raises(ProfileError, match="twice"):
+        read_measurements(path)
+
+
+def test_rows_of_several_runtimes_are_several_settings(tmp_path: Path) -> None:
+    rows = [row for row in cells_of() if row["profile"] == "stm32h743"]
+    names = {row.setting.long_name for row in read_measurements(write_cells(tmp_path / "rows.csv", rows))}
+    assert names == {
+        f"stm32h743--{runtime}--int8--t1--cpu" for runtime in ("tflm", "cmsis-nn", "x-cube-ai7.3", "tinyengine")
+    }
+
+
+def test_operations_need_no_results_but_their_totals(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k.startswith("macs") or k in ("weights", "activations_in_out", "ops")}
+            for row in board_rows("x", profile="jetson_nano")]  # fmt: skip
+    assert len(read_operations(write_cells(tmp_path / "ops.csv", rows))) == 5
+    short = [{k: v for k, v in row.items() if k != "ops"} for row in rows]
+    with pytest.raises(ConfigError, match="'ops' is missing"):
+        read_operations(write_cells(tmp_path / "short.csv", short))

@@ -1,0 +1,214 @@
+"""From rows to profiles and back: names, inheritance, records, an empty re-fit, new devices, predictions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from calibration_rows import INFERENCE, board_rows, cells_of, write_cells
+
+from tinytrain_dist.cli import main
+from tinytrain_dist.costs.calibration_record import PhaseCalibration, standing_of
+from tinytrain_dist.costs.energy import energy_interval
+from tinytrain_dist.costs.latency import latency_interval
+from tinytrain_dist.costs.measurements import Operations, read_measurements, read_operations
+from tinytrain_dist.costs.prediction import predict
+from tinytrain_dist.costs.profile_files import load_profile, profile_names, read_profile
+from tinytrain_dist.costs.profile_writer import header_of, own_keys, profile_text
+from tinytrain_dist.foundation.errors import ConfigError, ProfileError
+from tinytrain_dist.foundation.paths import resource_folder
+from tinytrain_dist.verbs.calibrate import read_config
+from tinytrain_dist.verbs.calibrate_job import calibrate_files
+
+SHIPPED = resource_folder("device_profiles")
+DEVICES = {
+    "stm32f746", "stm32h743", "stm32h747", "stm32h7a3", "stm32l4r5", "stm32u575", "nrf52840", "nrf5340", "rp2040",
+    "esp32_s3", "max78000", "raspberry_pi_zero_2", "raspberry_pi_3b_plus", "raspberry_pi_4b", "raspberry_pi_5",
+    "jetson_nano", "jetson_tx2_nx", "jetson_xavier_nx", "jetson_orin_nano",
+}  # fmt: skip
+
+
+def test_all_nineteen_devices_have_a_profile() -> None:
+    assert len(DEVICES) == 19
+    assert set(profile_names()) >= DEVICES
+
+
+def test_every_setting_with_rows_has_a_profile_under_its_long_name() -> None:
+    for row in read_measurements(INFERENCE):
+        profile = load_profile(row.setting.long_name)
+        found = (profile.runtime, profile.precision, profile.threads, profile.accelerator)
+        assert found == (row.setting.runtime, row.setting.precision, row.setting.threads, row.setting.accelerator)
+        assert profile.calibration.forward is not None
+    with pytest.raises(ProfileError, match="unknown device profile"):
+        load_profile("stm32h743--ncnn--int8--t1--cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "standing", "training"),
+    [
+        ("stm32h747", "calibrated", "estimate"),
+        ("stm32h743", "calibrated", "estimate"),
+        ("raspberry_pi_4b", "fitted", "estimate"),
+        ("esp32_s3", "estimate", "estimate"),
+        ("raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu", "estimate", "fitted"),
+    ],
+)
+def test_standing_by_phase(name: str, standing: str, training: str) -> None:
+    profile = load_profile(name)
+    assert (profile.standing, profile.training_standing) == (standing, training)
+
+
+@pytest.mark.parametrize(
+    ("rows", "families", "error", "word"),
+    [(0, 0, None, "estimate"), (1, 1, None, "anchored"), (2, 2, 0.1, "anchored"), (3, 3, 0.1, "fitted"),
+     (5, 3, 0.1, "fitted"), (6, 2, 0.1, "calibrated"), (6, 1, None, "fitted"), (20, 1, None, "fitted")],
+)  # fmt: skip
+def test_the_word_rows_earn(rows: int, families: int, error: float | None, word: str) -> None:
+    assert standing_of(rows=rows, families=families, leave_family_out_error=error) == word
+
+
+def test_a_sibling_inherits_limits_but_no_calibration(tmp_path: Path) -> None:
+    parent, child = load_profile("jetson_nano"), load_profile("jetson_nano--ncnn--fp16--t1--gpu")
+    assert child.ram_bytes == parent.ram_bytes
+    assert child.provenance_of("ram_bytes") == parent.provenance_of("ram_bytes")
+    assert child.calibration != parent.calibration
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nextends: stm32h747\nram_bytes: 1000\n")
+    mine = read_profile(path)
+    assert (mine.ram_bytes, mine.standing) == (1000, "estimate")
+
+
+@pytest.mark.parametrize("parent", ["nowhere", "mine", "[a]", "../../etc/passwd"])
+def test_extending_what_is_not_there(tmp_path: Path, parent: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: mine\nextends: {parent}\n")
+    with pytest.raises(ProfileError):
+        read_profile(path)
+
+
+def test_a_circle_of_profiles_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: a\nextends: b\n")
+    (tmp_path / "b.yaml").write_text("name: b\nextends: a\n")
+    with pytest.raises(ProfileError, match="extends"):
+        load_profile("a", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [("interval_factor: ", "interval_factor: -", "factor of 1"), ("    rows: ", "    rws: ", "rws")],
+)
+def test_a_broken_record_is_refused(tmp_path: Path, old: str, new: str, word: str) -> None:
+    path = tmp_path / "stm32h747.yaml"
+    path.write_text((SHIPPED / "stm32h747.yaml").read_text().replace(old, new, 1))
+    with pytest.raises(ProfileError, match=word):
+        read_profile(path)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_the_text_of_a_shipped_calibrated_profile_is_canonical(name: str) -> None:
+    path = SHIPPED / f"{name}.yaml"
+    if load_profile(name).calibration.forward or load_profile(name).calibration.training:
+        assert header_of(path) + profile_text(own_keys(path)) == path.read_text()
+
+
+def test_a_refit_changes_no_byte(tmp_path: Path) -> None:
+    copy = tmp_path / "device_profiles"
+    shutil.copytree(SHIPPED, copy)
+    calibrate_files([copy / "measurements" / "inference.csv"], [copy / "measurements" / "training.csv"], out=copy)
+    for path in sorted(SHIPPED.glob("*.yaml")):
+        assert (copy / path.name).read_text() == path.read_text(), path.name
+
+
+def test_one_row_of_a_new_board_anchors_it_to_its_siblings(tmp_path: Path) -> None:
+    """A board twice as slow as a Raspberry Pi 4B in every row, of which one is known."""
+    rows = [
+        row | {"latency_ms": str(2 * float(row["latency_ms"]))} for row in board_rows("slow", profile="raspberry_pi_4b")
+    ]
+    path = write_cells(tmp_path / "rows.csv", rows[:1])
+    report = calibrate_files([path], [], out=None)
+    assert [line["standing"] for line in report["profiles"]] == ["anchored"]
+    assert "too few rows" in " ".join(report["profiles"][0]["notes"])
+    profile = load_profile("slow", [tmp_path])
+    assert profile.provenance_of("ram_bytes").kind == "assumed"
+    errors = []
+    for row, operations in zip(rows, read_operations(write_cells(tmp_path / "ops.csv", rows)), strict=True):
+        found = predict(profile, operations)
+        assert found.latency_low_ms < float(row["latency_ms"]) < found.latency_high_ms
+        errors.append(abs(found.latency_ms / float(row["latency_ms"]) - 1))
+    assert sum(errors) / len(errors) < 0.25
+
+
+def test_rows_of_one_family_only_are_named(tmp_path: Path) -> None:
+    rows = [row for row in board_rows("odd", profile="stm32h747") if row["family"] == "mobilenet_v1"]
+    report = calibrate_files([write_cells(tmp_path / "rows.csv", rows)], [], out=None)["profiles"]
+    assert report[0]["standing"] == "fitted"
+    assert report[0]["leave_family_out_error"] is None
+    assert "one model family only: not validated on another" in report[0]["notes"]
+
+
+def test_several_runtimes_of_a_new_board_become_several_profiles(tmp_path: Path) -> None:
+    rows = [row | {"profile": "chip"} for row in cells_of() if row["profile"] == "stm32h743"]
+    calibrate_files([write_cells(tmp_path / "rows.csv", rows)], [], out=None)
+    names = {path.stem for path in tmp_path.glob("*.yaml")}
+    assert "chip" in names
+    assert len(names) == 4
+    assert len({load_profile(name, [tmp_path]).runtime for name in names}) == 4
+
+
+def test_far_outside_the_measured_range_is_flagged_and_wider() -> None:
+    profile = load_profile("stm32h747")
+    inside = read_operations(INFERENCE)[0]
+    far = Operations(**{key: 100 * value for key, value in vars(inside).items()})
+    near, beyond = predict(profile, inside), predict(profile, far)
+    assert near.extrapolated == ()
+    assert set(beyond.extrapolated) >= {"macs", "ops"}
+    assert beyond.latency_high_ms / beyond.latency_ms > near.latency_high_ms / near.latency_ms
+
+
+def test_intervals_follow_the_calibration() -> None:
+    zero = load_profile("raspberry_pi_zero_2")
+    assert latency_interval(100.0, zero) == (50.0, 200.0)
+    assert zero.calibration.forward is not None
+    low, high = latency_interval(100.0, zero, phase="forward")
+    assert high == pytest.approx(100 * zero.calibration.forward.interval_factor)
+    assert energy_interval(100.0, zero) == (50.0, 200.0)
+    paper = load_profile("raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu")
+    low, high = latency_interval(100.0, paper)
+    assert 50 < low < 100 < high < 200
+
+
+def test_a_record_knows_its_word() -> None:
+    record = PhaseCalibration(form="linux_cpu", rows=1, families=1, interval_factor=2.0)
+    assert record.standing == "anchored"
+
+
+def test_predict_prints_the_documented_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--device", "stm32h7a3", "--ops", str(INFERENCE), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert len(rows) == len(cells_of())
+    assert set(rows[0]) >= {"latency_ms", "latency_low_ms", "latency_high_ms", "energy_mj", "standing"}
+    assert rows[0]["energy_mj"] == pytest.approx(rows[0]["latency_ms"] * load_profile("stm32h7a3").active_power_w)
+    assert any(row["extrapolated"] for row in rows)
+    assert main(["predict", "--device", "stm32h747", "--ops", str(INFERENCE)]) == 0
+    assert "energy unknown" in capsys.readouterr().out
+
+
+def test_the_job_reads_keys_and_names_the_nearest() -> None:
+    config = read_config(["rows=a.csv,b.csv", "siblings=false", "out=/tmp/x"])
+    assert (config.rows, config.siblings, config.out) == (["a.csv", "b.csv"], False, "/tmp/x")
+    with pytest.raises(ConfigError, match="did you mean 'rows'"):
+        read_config(["row=a.csv"])
+    with pytest.raises(ConfigError, match="_target_"):
+        read_config(["_target_=os.system"])
+    with pytest.raises(ConfigError, match="siblings"):
+        read_config(["siblings=perhaps"])
+
+
+def test_the_job_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write_cells(tmp_path / "rows.csv", board_rows("mine", profile="raspberry_pi_5"))
+    assert main(["calibrate", f"rows={rows}", f"out={tmp_path / 'out'}", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["profiles"][0]["profile"] == "mine"
+    assert read_profile(tmp_path / "out" / "mine.yaml").standing == "fitted"
