@@ -12,6 +12,7 @@ from tinytrain_dist.adaptation.fine_tuning import fine_tune
 from tinytrain_dist.adaptation.fisher import fisher_information
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.backbones import compiled, kernels
+from tinytrain_dist.graphs.adapters import adapter_plan
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
 
 EVERY = tuple(layer.index for layer in GRAPH.layers)
@@ -26,6 +27,8 @@ PLANS = {
         LayerUpdate(layer=8, channels=(7, 8), side="input"),
         bias=(4, 5, 6, 7, 8, 9),
     ),
+    "lite residual modules": adapter_plan(GRAPH),
+    "the last lite residual module": adapter_plan(GRAPH, dropped_share=0.75),
     "full_train": full_plan(GRAPH),
 }
 
