@@ -11,6 +11,7 @@ from tinytrain_dist.costs.calibration import CalibratedSetting
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
 from tinytrain_dist.costs.latency_forms import COEFFICIENTS
 from tinytrain_dist.costs.measurements import Measurement, Setting
+from tinytrain_dist.costs.phase_fit import CalibratedPhases
 from tinytrain_dist.costs.profile_files import load_profile, profile_path, read_profile, setting_of
 from tinytrain_dist.costs.profile_writer import header_of, own_keys, write_profile
 from tinytrain_dist.costs.profiles import DeviceProfile, numeric_fields
@@ -120,6 +121,15 @@ def write_training(target: Target, found: CalibratedTraining, *, source: str) ->
     return _write(target, {**found.coefficients, "optimizer_ns_per_weight": 0.0}, sources, phases)
 
 
+def write_phases(target: Target, found: CalibratedPhases) -> DeviceProfile:
+    """Write the factors of training phases into ``target``; returns the profile as read back."""
+    sources = {
+        name: {"kind": "derived", "source": f"fitted to {count} rows of its phase, shrunk to a wide prior"}
+        for name, count in found.num_rows.items()
+    }
+    return _write(target, found.coefficients, sources, {"training": found.training})
+
+
 def _write(
     target: Target,
     values: Mapping[str, Any],
@@ -129,9 +139,8 @@ def _write(
     keys = dict(target.keys) | dict(values)
     known = dict(keys.get("provenance", {})) | dict(sources)
     keys["provenance"] = {name: known[name] for name in numeric_fields() if name in known}
-    keys["calibration"] = {
-        name: found.model_dump(exclude_defaults=True) for name, found in phases.items()
-    }  # fmt: skip
+    written = {name: found.model_dump(exclude_defaults=True) for name, found in phases.items()}
+    keys["calibration"] = {**keys.get("calibration", {}), **written}
     write_profile(target.path, keys, header=target.header)
     try:
         return read_profile(target.path)

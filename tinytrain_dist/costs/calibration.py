@@ -58,7 +58,7 @@ class CalibratedSetting:
 
 def calibrate(rows: Sequence[Measurement]) -> list[CalibratedSetting]:
     """Return the calibration of every setting with rows, siblings taken from all of ``rows``."""
-    usable = [row for row in rows if row.status == "measured"]
+    usable = [row for row in rows if row.status == "measured" and row.phase == "forward"]
     found: list[CalibratedSetting] = []
     for form in {form_of(row.setting).name: form_of(row.setting) for row in usable}.values():
         found += _calibrate_form(form, [row for row in usable if form_of(row.setting) is form])

@@ -23,8 +23,14 @@ OPERATION_COLUMNS = (
 )  # fmt: skip
 SETTING_COLUMNS = ("profile", "board", "runtime", "precision", "threads", "accelerator")
 ROW_COLUMNS = (*SETTING_COLUMNS, "model", "family", *OPERATION_COLUMNS, "latency_ms", "source")
-OPTIONAL_COLUMNS = ("power_mode", "resolution", "biases", "energy_mj", "active_power_w", "status")
+OPTIONAL_COLUMNS = ("phase", "power_mode", "resolution", "biases", "energy_mj", "active_power_w", "status")
 STATUSES = ("measured", "rejected")
+PHASES = ("forward", "input_grad", "weight_grad", "fisher", "optimizer", "load")
+"""What a row timed: a forward pass (where no phase is stated), one part of a training step, or loading the weights.
+
+The totals are those of what ran: of ``input_grad`` the layers passed backward, of ``weight_grad`` the updated
+shares, of ``fisher`` forward and backward layers together; ``optimizer`` and ``load`` use ``weights`` alone.
+"""
 MAX_FILE_BYTES = 16 << 20
 UNIT_FACTOR = 300.0
 """A row this many times slower or faster per MAC than its neighbours was written in another unit."""
@@ -82,6 +88,7 @@ class Measurement:
     status: str
     source: str
     line: int
+    phase: str = "forward"
 
     @property
     def label(self) -> str:
@@ -162,6 +169,9 @@ def _measurement(path: Path, line: int, cells: dict[str, str]) -> Measurement:
     status = cells.get("status") or "measured"
     if status not in STATUSES:
         raise ProfileError(f"{path}, line {line}: status: found {status!r}; {nearest(status, STATUSES)}")
+    phase = cells.get("phase") or "forward"
+    if phase not in PHASES:
+        raise ProfileError(f"{path}, line {line}: phase: found {phase!r}; {nearest(phase, PHASES)}")
     if cells["accelerator"] not in ("cpu", "gpu"):
         raise ProfileError(f"{path}, line {line}: accelerator: found {cells['accelerator']!r}; allowed: cpu, gpu")
     setting = Setting(
@@ -178,7 +188,8 @@ def _measurement(path: Path, line: int, cells: dict[str, str]) -> Measurement:
         board=cells["board"],
         model=cells["model"],
         family=cells["family"],
-        operations=_operations(path, line, cells),
+        operations=_operations(path, line, cells, needs_macs=phase not in ("optimizer", "load")),
+        phase=phase,
         latency_ms=_number(path, line, "latency_ms", cells["latency_ms"], above_zero=True),
         energy_mj=_number(path, line, "energy_mj", energy, above_zero=True) if energy else None,
         status=status,
@@ -187,10 +198,10 @@ def _measurement(path: Path, line: int, cells: dict[str, str]) -> Measurement:
     )
 
 
-def _operations(path: Path, line: int, cells: dict[str, str]) -> Operations:
+def _operations(path: Path, line: int, cells: dict[str, str], *, needs_macs: bool = True) -> Operations:
     values = {key: _number(path, line, key, cells[key]) for key in OPERATION_COLUMNS}
     operations = Operations(**values)
-    if operations.macs <= 0:
+    if needs_macs and operations.macs <= 0:
         raise ProfileError(f"{path}, line {line}: no MACs at all; allowed: macs_conv ... macs_linear above 0 together")
     return operations
 
@@ -211,7 +222,7 @@ def _number(
 
 
 def _check_units(path: Path, rows: Sequence[Measurement]) -> None:
-    for group in by_setting(rows).values():
+    for group in by_setting(row for row in rows if row.phase == "forward").values():
         speeds = sorted(row.latency_ms / row.operations.macs for row in group)
         middle = speeds[len(speeds) // 2]
         for row in group:
@@ -228,7 +239,7 @@ def _check_duplicates(path: Path, rows: Sequence[Measurement]) -> None:
     for row in rows:
         if row.status == "rejected":
             continue
-        other = seen.setdefault((row.setting, row.model, row.operations), row)
+        other = seen.setdefault((row.setting, row.phase, row.model, row.operations), row)
         if max(row.latency_ms, other.latency_ms) > 1.25 * min(row.latency_ms, other.latency_ms):
             raise ProfileError(
                 f"{path}, lines {other.line} and {row.line}: {row.model} on {row.setting.long_name} took "

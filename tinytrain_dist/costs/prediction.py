@@ -57,15 +57,27 @@ def predict(profile: DeviceProfile, operations: Operations) -> Prediction:
 
 def forward_ns(profile: DeviceProfile, operations: Operations) -> float:
     """Return the nanoseconds of one forward pass; bytes at the precision the profile runs in."""
-    element = ELEMENT_BYTES[profile.precision]
+    launch = profile.pass_overhead_us * NS_PER_US
+    return compute_ns(profile, operations) + traffic_ns(profile, operations) + launch
+
+
+def compute_ns(profile: DeviceProfile, operations: Operations) -> float:
+    """Return the nanoseconds of the MACs alone: what the cost ratios of backward passes multiply."""
     return (
         operations.macs_conv * profile.standard_ns_per_mac
         + operations.macs_pointwise * profile.pointwise_ns_per_mac
         + operations.macs_depthwise * profile.depthwise_ns_per_mac
         + operations.macs_linear * profile.linear_ns_per_mac
-        + operations.weights * element * profile.weight_ns_per_byte
+    )
+
+
+def traffic_ns(profile: DeviceProfile, operations: Operations) -> float:
+    """Return the nanoseconds of bytes moved and operations launched."""
+    element = ELEMENT_BYTES[profile.precision]
+    return (
+        operations.weights * element * profile.weight_ns_per_byte
         + operations.activations_in_out * element * profile.activation_ns_per_byte
-        + (operations.ops * profile.layer_overhead_us + profile.pass_overhead_us) * NS_PER_US
+        + operations.ops * profile.layer_overhead_us * NS_PER_US
     )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinytrain_dist.costs.calibrated_profiles import target_of, write_setting, write_training
+from tinytrain_dist.costs.calibrated_profiles import target_of, write_phases, write_setting, write_training
 from tinytrain_dist.costs.calibration import CalibratedSetting, calibrate
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
+from tinytrain_dist.costs.latency_forms import form_of
 from tinytrain_dist.costs.measurements import Measurement, read_measurements
+from tinytrain_dist.costs.phase_fit import calibrate_phases
 from tinytrain_dist.costs.power_fit import fit_power
 from tinytrain_dist.costs.profile_files import profile_path, read_profile
 from tinytrain_dist.costs.training_fit import CalibratedTraining, calibrate_training
@@ -37,6 +39,7 @@ def calibrate_files(
     runs = [run for path in files for run in read_training_runs(path)]
     folder = make_folder(out or (shipped if everything else [*row_files, *training_files][0].parent))
     report = _forward(rows, siblings=siblings, out=folder, dirs=[*dirs, shipped], base=base)
+    report += _phases(rows, out=folder, dirs=[*dirs, shipped], base=base)
     report += _training(runs, out=folder, dirs=[*dirs, shipped], base=base)
     return {"out": str(folder), "profiles": report}
 
@@ -55,7 +58,7 @@ def with_siblings(rows: Sequence[Measurement]) -> list[Measurement]:
 def _forward(
     rows: list[Measurement], *, siblings: bool, out: Path, dirs: Sequence[Path], base: str | None
 ) -> list[dict[str, Any]]:
-    wanted = {row.setting for row in rows}
+    wanted = {row.setting for row in rows if row.phase == "forward"}
     found = [item for item in calibrate(with_siblings(rows) if siblings else rows) if item.setting in wanted]
     return [line for item in _devices_first(found, dirs) for line in _write(item, rows, out=out, dirs=dirs, base=base)]
 
@@ -68,13 +71,31 @@ def _devices_first(found: Sequence[CalibratedSetting], dirs: Sequence[Path]) -> 
 def _write(
     item: CalibratedSetting, rows: Sequence[Measurement], *, out: Path, dirs: Sequence[Path], base: str | None
 ) -> list[dict[str, Any]]:
-    own = [row for row in rows if row.setting == item.setting]
+    own = [row for row in rows if row.setting == item.setting and row.phase == "forward"]
     target = target_of(item.setting, item.board, out=out, dirs=dirs, base=base, form=item.forward.form)
     power = fit_power(own)
     profile = write_setting(target, item, rows=own, power=power)
     lines = [_line(profile.name, "forward", item.forward, notes=_notes(item.forward))]
     if power is not None:
         lines.append(_line(profile.name, "energy", power[1], notes=["given measured time"]))
+    return lines
+
+
+def _phases(rows: Sequence[Measurement], *, out: Path, dirs: Sequence[Path], base: str | None) -> list[dict[str, Any]]:
+    lines = []
+    timed = [row for row in rows if row.phase != "forward" and row.status == "measured"]
+    for setting in sorted({row.setting for row in timed}):
+        own = [row for row in timed if row.setting == setting]
+        target = target_of(setting, own[0].board, out=out, dirs=dirs, base=base, form=form_of(setting).name)
+        if not target.path.is_file():
+            raise ProfileError(
+                f"phase {own[0].phase!r} of {setting.long_name}: no forward rows and no profile of this setting; "
+                "allowed: rows of forward passes in the same file"
+            )
+        found = calibrate_phases(own, read_profile(target.path, dirs))
+        profile = write_phases(target, found)
+        notes = [f"{name} {value:g}" for name, value in found.coefficients.items()]
+        lines.append(_line(profile.name, "training", found.training, notes=notes))
     return lines
 
 
