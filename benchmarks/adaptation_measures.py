@@ -1,0 +1,174 @@
+"""The parts of the adaptation benchmark; each prints its figures beside its targets."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from scipy.stats import spearmanr, t
+
+from benchmarks.adaptation_grid import GRID_DEVICES, GRID_METHODS, devices, known_methods, our_grid, plain_grid
+from benchmarks.adaptation_stages import stages
+from benchmarks.adaptation_tasks import ARMS, FIVE_WAY, TWENTY_WAY, Workbench, cpu_seconds, in_turn, layers_plan
+from benchmarks.plain_adaptation import plain_fine_tune
+from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, _Tuning, fine_tune, make_optimizer
+from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.backbones.network import LayerState
+from tinytrain_dist.costs.macs import plan_macs
+from tinytrain_dist.data.domain import domain_names
+from tinytrain_dist.graphs.update_plan import UpdatePlan
+
+PLAN_TARGETS = {
+    "last 2 blocks": (3.5, 7.0), "3 layers 50 %": (3.0, 5.5), "5 layers 50 %": (3.0, 5.5), "full_train": (1.2, 1.8),
+}  # fmt: skip
+GRID_TARGETS = {"over plain": (15.0, 28.0), "over plain with memo": (2.0, 3.8)}
+RANDOM_PLANS = 50
+
+
+def verdict(value: float, target: float) -> str:
+    """Return the target and whether it is reached."""
+    return f"target {target:g} {'reached' if value >= target else 'MISSED'}"
+
+
+def measure_stages(bench: Workbench) -> None:
+    """One step by stage (milliseconds; ours as in mode reference)"""
+    for name in ("last 2 blocks", "full_train"):
+        print(f"  {name}")
+        for stage, plain, ours in stages(bench, bench.plans[name]):
+            print(f"    {stage:34s} plain {1e3 * plain:8.1f}   ours {1e3 * ours:8.1f}   {plain / ours:6.1f}x")
+
+
+def measure_plans(bench: Workbench) -> None:
+    """One tuning by plan (CPU seconds; mean over the tasks)"""
+    for name, plan in bench.plans.items():
+        seconds, accuracies = dict.fromkeys(ARMS, 0.0), {arm: list[float]() for arm in ARMS}
+        for index in range(bench.num_tasks):
+            episode = bench.episode(index)
+            found = in_turn({arm: partial(bench.tune, arm, episode, plan) for arm in ARMS}, repeats=bench.repeats)
+            for arm, (spent, outcome) in found.items():
+                seconds[arm] += spent / bench.num_tasks
+                accuracies[arm].append(outcome.accuracy_after)
+        ratios = {arm: seconds["plain"] / seconds[arm] for arm in ("reference", "fast")}
+        words = [
+            f"{arm} {seconds[arm]:6.2f} ({ratios[arm]:4.1f}x{_target(name, i, ratios[arm])})"
+            for i, arm in enumerate(ratios)
+        ]
+        means = " / ".join(f"{100 * np.mean(a):.1f}" for a in accuracies.values())
+        print(f"  {name:14s} plain {seconds['plain']:6.2f}   {'   '.join(words)}   accuracy {means}", flush=True)
+
+
+def _target(name: str, index: int, ratio: float) -> str:
+    return f", {verdict(ratio, PLAN_TARGETS[name][index])}" if name in PLAN_TARGETS else ""
+
+
+def measure_grid(bench: Workbench) -> None:
+    """Grid of methods and devices (CPU seconds per task)"""
+    methods, profiles = known_methods(), devices()
+    for name in GRID_METHODS:
+        if name not in methods:
+            print(f"  SKIPPED: no method {name}")
+    for index in range(bench.num_tasks):
+        episode = bench.episode(index)
+        arms = {
+            "reference": lambda episode=episode: our_grid(bench.task(episode), profiles, methods),
+            "fast": lambda episode=episode: our_grid(bench.task(episode, "fast"), profiles, methods),
+        }
+        ours = {mode: result for mode, (_, result) in in_turn(arms, repeats=bench.repeats).items()}
+        first = ours["reference"]
+        decided = {key: (first.plans[key], n) for key, n in first.counts.items()}
+        plain, once = plain_grid(bench.backbone, bench.task(episode), decided, num_devices=len(profiles))
+        print(f"  task {index}: {len(methods)} methods x {len(profiles)} devices ({', '.join(GRID_DEVICES)})")
+        print(f"  distinct tinytrain plans {sum(name == 'tinytrain' for name, _ in decided)}")
+        print(f"  plain {plain:.1f} (each distinct plan run once, counted once per device), with memo {once:.1f}")
+        for i, (mode, times) in enumerate(ours.items()):
+            over = {"over plain": plain / times.seconds, "over plain with memo": once / times.seconds}
+            words = [f"{value:.1f}x {key} ({verdict(value, GRID_TARGETS[key][i])})" for key, value in over.items()]
+            print(f"  ours {mode:9s} {times.seconds:6.1f}   {'   '.join(words)}")
+            by_method = {n: sum(s for (m, _), s in times.tunings.items() if m == n) for n in methods}
+            print("    tunings: " + ", ".join(f"{n} {s:.2f}" for n, s in by_method.items()))
+            tuning = [s for (m, _), s in times.tunings.items() if m == "tinytrain" and s > 0.01]
+            if tuning:
+                selection, mean = times.fisher_seconds + times.decide_seconds / len(profiles), float(np.mean(tuning))
+                print(
+                    f"    selection: Fisher {times.fisher_seconds:.3f} + decisions {times.decide_seconds:.3f} of all; "
+                    f"Fisher + one decision {100 * selection / mean:.1f} % of a tinytrain tuning ({mean:.2f} s)"
+                    f"; target 5 {'reached' if selection < 0.05 * mean else 'MISSED'}"
+                )
+
+
+def measure_macs_order(bench: Workbench) -> None:
+    """Step time against counted MACs over random plans (Spearman; target 0.95)"""
+    episode, rng = bench.episode(0), np.random.default_rng(1)
+    task = bench.task(episode, "fast")
+    macs, seconds = [], []
+    for _ in range(RANDOM_PLANS):
+        count = int(rng.integers(1, 8))
+        layers = tuple(int(i) for i in rng.choice(len(bench.graph.layers), count, replace=False))
+        plan = layers_plan(bench.graph, layers, ratio=float(rng.choice([1.0, 0.5, 0.25])), rng=rng)
+        start = plan.earliest_layer
+        assert start is not None
+        forward = sum(layer.macs for layer in bench.graph.layers[start:])
+        macs.append(forward + plan_macs(bench.graph, plan, chain="everything").backward)
+        seconds.append(step_seconds(task, plan, repeats=max(3, bench.repeats)))
+    order = float(spearmanr(macs, seconds).statistic)
+    images = 2 * len(task.support_labels)
+    rates = [images * m / s / 1e9 for m, s in zip(macs, seconds, strict=True)]
+    print(f"  {order:.3f} ({verdict(order, 0.95)}); {min(rates):.1f} to {max(rates):.1f} GMAC/s")
+
+
+class SameImages(EpisodeObjective):
+    """Every step on the same states: no frozen layer runs in a timed step."""
+
+    def __init__(self) -> None:
+        self._states: list[LayerState] | None = None
+
+    def states(self, task: TargetTask, *, cut: int, iteration: int) -> list[LayerState]:
+        """Return the states of the first call."""
+        self._states = self._states or super().states(task, cut=cut, iteration=iteration)
+        return self._states
+
+
+def step_seconds(task: TargetTask, plan: UpdatePlan, *, repeats: int) -> float:
+    """Return the CPU seconds of one step above the cached prefix: forward, backward, optimizer."""
+    tuning = _Tuning(task, plan, SameImages())
+    optimizer = make_optimizer(tuning._weights.values, task.settings)
+
+    def step() -> None:
+        tuning._pass.refresh()
+        _, tuning._weights.values.grad = tuning._step(0)
+        optimizer.step()
+
+    step()
+    return min(cpu_seconds(step)[0] for _ in range(repeats))
+
+
+def measure_float64(bench: Workbench) -> None:
+    """Largest difference from plain in float64 after all steps, 5-way (target 1e-10)"""
+    double = bench.doubled()
+    episode = double.episode(0, settings=FIVE_WAY)
+    for name, plan in double.plans.items():
+        task = double.task(episode)
+        plain, ours = plain_fine_tune(double.backbone, task, plan), fine_tune(task, plan)
+        gap = float(np.abs(np.subtract(plain.losses, ours.losses)).max())
+        same = plain.accuracy_after == ours.accuracy_after
+        print(f"  {name:14s} losses {gap:.1e}, accuracy {'equal' if same else 'DIFFERENT'}"
+              f" ({'reached' if gap <= 1e-10 else 'MISSED'})", flush=True)  # fmt: skip
+
+
+def measure_accuracy(bench: Workbench) -> None:
+    """Accuracy of fast minus reference, paired, over all domains (target: 95 % interval within +-0.5 points)"""
+    if bench.accuracy_tasks < 2:
+        print("  not measured; --accuracy-tasks N")
+        return
+    names, gaps = domain_names(()), list[float]()
+    plan = bench.plans["3 layers 50 %"]
+    for index in range(bench.accuracy_tasks):
+        episode = bench.episode(index // len(names), domain=names[index % len(names)], settings=TWENTY_WAY)
+        fast, reference = (bench.tune(arm, episode, plan).accuracy_after for arm in ("fast", "reference"))
+        if fast is not None and reference is not None:
+            gaps.append(100 * (fast - reference))
+    half = float(t.ppf(0.975, len(gaps) - 1) * np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
+    low, high = np.mean(gaps) - half, np.mean(gaps) + half
+    inside = low >= -0.5 and high <= 0.5
+    print(f"  {np.mean(gaps):+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} over {len(gaps)} tasks "
+          f"({'reached' if inside else 'MISSED or too few tasks'})")  # fmt: skip
