@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tinytrain_dist.costs.calibration_record import Calibration
 from tinytrain_dist.costs.profile_files import load_profile, load_profiles, read_profile
 from tinytrain_dist.costs.profiles import DeviceProfile, numeric_fields
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
@@ -13,6 +14,7 @@ from tinytrain_dist.verbs.arguments import VerbParser, print_json
 _LISTED = (
     "name", "board", "runtime", "precision", "threads", "accelerator", "standing", "ram_bytes", "flash_bytes",
 )  # fmt: skip
+_PHASES = tuple(Calibration.model_fields)
 
 
 def main(argv: list[str]) -> ExitCode:
@@ -40,8 +42,14 @@ def main(argv: list[str]) -> ExitCode:
 
 
 def summary(profile: DeviceProfile) -> dict[str, Any]:
-    """Return the keys of one line of ``devices list``."""
-    return {key: getattr(profile, key) for key in _LISTED}
+    """Return the keys of one line of ``devices list``; errors are those on rows the fit has not seen."""
+    forward = profile.calibration.forward
+    errors = {
+        "leave_one_out_error": None if forward is None else forward.leave_one_out_error,
+        "leave_family_out_error": None if forward is None else forward.leave_family_out_error,
+    }
+    listed = {key: getattr(profile, key) for key in _LISTED}
+    return {**listed, "training_standing": profile.training_standing, **errors}
 
 
 def _list(profiles: list[DeviceProfile], *, as_json: bool) -> None:
@@ -49,10 +57,13 @@ def _list(profiles: list[DeviceProfile], *, as_json: bool) -> None:
         print_json([summary(profile) for profile in profiles])
         return
     for row in map(summary, profiles):
+        error = row["leave_family_out_error"] or row["leave_one_out_error"]
+        trust = row["standing"] if error is None else f"{row['standing']} ({error:.0%} error)"
         flash = "-" if row["flash_bytes"] is None else f"{row['flash_bytes'] / 2**20:.2f}"
         print(
-            f"{row['name']:<22} {row['runtime']:<16} {row['precision']:<5} t{row['threads']} {row['accelerator']:<4}"
-            f" RAM {row['ram_bytes'] / 2**20:>8.2f} MiB  flash {flash:>6} MiB  {row['standing']}  {row['board']}"
+            f"{row['name']:<52} {row['runtime']:<16} {row['precision']:<5} t{row['threads']} {row['accelerator']:<4}"
+            f" RAM {row['ram_bytes'] / 2**20:>8.2f} MiB  flash {flash:>6} MiB  {trust:<22}"
+            f" training: {row['training_standing']:<10} {row['board']}"
         )
 
 
@@ -65,15 +76,22 @@ def _show(profile: DeviceProfile, *, as_json: bool) -> None:
         if key in figures:
             origin = profile.provenance_of(key)
             print(f"{key:<30} {'unknown' if value is None else value!s:<14} {origin.kind}: {origin.source}")
-        elif key != "provenance":
+        elif key not in ("provenance", "calibration"):
             print(f"{key:<30} {value}")
+    for phase in _PHASES:
+        found = getattr(profile.calibration, phase)
+        if found is not None:
+            print(f"\ncalibration of {phase}: {found.standing}")
+            for key, value in found.model_dump(exclude_defaults=True).items():
+                print(f"  {key:<28} {value}")
 
 
 def details(profile: DeviceProfile) -> dict[str, Any]:
     """Return every field, the standing, the content hash and the provenance of every number."""
     sources = {key: profile.provenance_of(key).model_dump() for key in numeric_fields()}
     fields = profile.model_dump(exclude={"provenance"})
-    return {**fields, "standing": profile.standing, "hash": profile.hash, "provenance": sources}
+    standing = {"standing": profile.standing, "training_standing": profile.training_standing}
+    return {**fields, **standing, "hash": profile.hash, "provenance": sources}
 
 
 def _check(path: Path, *, as_json: bool) -> None:
