@@ -13,7 +13,8 @@ from tinytrain_dist.cli import main
 from tinytrain_dist.costs.calibration_record import PhaseCalibration, standing_of
 from tinytrain_dist.costs.energy import energy_interval
 from tinytrain_dist.costs.latency import latency_interval
-from tinytrain_dist.costs.measurements import Operations, read_measurements, read_operations
+from tinytrain_dist.costs.latency_forms import form_of, group_of
+from tinytrain_dist.costs.measurements import Operations, Setting, read_measurements, read_operations
 from tinytrain_dist.costs.prediction import predict
 from tinytrain_dist.costs.profile_files import load_profile, profile_names, read_profile
 from tinytrain_dist.costs.profile_writer import header_of, own_keys, profile_text
@@ -212,3 +213,22 @@ def test_the_job_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixtu
     report = json.loads(capsys.readouterr().out)
     assert report["profiles"][0]["profile"] == "mine"
     assert read_profile(tmp_path / "out" / "mine.yaml").standing == "fitted"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "threads", "accelerator", "form"),
+    [("x-cube-ai-9", "int8", 1, "cpu", "microcontroller"), ("ncnn", "int8", 1, "cpu", "linux_cpu"),
+     ("ncnn-20240820", "int8", 4, "cpu", "linux_cpu"), ("ncnn", "fp32", 1, "cpu", "linux_cpu"),
+     ("ncnn", "fp16", 4, "gpu", "linux_gpu")],
+)  # fmt: skip
+def test_one_form_per_device_class(runtime: str, precision: str, threads: int, accelerator: str, form: str) -> None:
+    setting = Setting(profile="x", runtime=runtime, precision=precision, threads=threads, accelerator=accelerator)
+    assert form_of(setting).name == form
+
+
+def test_versions_of_a_runtime_are_siblings() -> None:
+    one, other = (
+        Setting(profile="x", runtime=runtime, precision="int8", threads=1, accelerator="cpu")
+        for runtime in ("x-cube-ai7.3", "stm32cube-ai-10")
+    )
+    assert group_of(one) == group_of(other)

@@ -24,6 +24,8 @@ from tinytrain_dist.costs.measurements import ELEMENT_BYTES, Operations, Setting
 NS_PER_US = 1e3
 NS_PER_MS = 1e6
 _RUNTIME_FAMILIES = {"x-cube-ai": "stm32cube-ai"}
+LINUX_RUNTIMES = frozenset({"ncnn", "tflite", "onnxruntime", "openvino", "mnn", "pytorch", "torch"})
+"""Runtimes that run int8 networks on Linux boards; any other int8 row on one thread is a microcontroller's."""
 _VERSION = re.compile(r"[-_ ]?v?\d+(\.\d+)*$")
 
 
@@ -134,16 +136,22 @@ COEFFICIENTS = (
 
 
 def form_of(setting: Setting) -> Form:
-    """Return the form of the setting's device class; int8 rows are those of microcontrollers."""
+    """Return the form of the setting's device class."""
     if setting.accelerator == "gpu":
         return FORMS["linux_gpu"]
-    return FORMS["microcontroller" if setting.precision == "int8" else "linux_cpu"]
+    linux = setting.precision != "int8" or setting.threads > 1 or runtime_family(setting.runtime) in LINUX_RUNTIMES
+    return FORMS["linux_cpu" if linux else "microcontroller"]
+
+
+def runtime_family(runtime: str) -> str:
+    """Return the runtime without its version, under the name its versions share."""
+    bare = _VERSION.sub("", runtime)
+    return _RUNTIME_FAMILIES.get(bare, bare)
 
 
 def group_of(setting: Setting) -> str:
     """Return the name of the setting's siblings: runtime without version, precision, one thread or several."""
-    bare = _VERSION.sub("", setting.runtime)
-    runtime = _RUNTIME_FAMILIES.get(bare, bare)
+    runtime = runtime_family(setting.runtime)
     several = setting.threads > 1 and setting.accelerator == "cpu"
     return f"{runtime}/{setting.precision}/{setting.accelerator}/{'several threads' if several else 'one thread'}"
 
