@@ -123,6 +123,14 @@ class LayerGraph:
         ]
         return content_hash(shapes)
 
+    @cached_property
+    def _stable_hash(self) -> int:
+        return int(content_hash([self.name, self.resolution, self.architecture_hash]), 16)
+
+    def __hash__(self) -> int:
+        """Hash once, and equally in every process: a graph is a key of many caches."""
+        return hash(self._stable_hash)
+
     def block_layers(self, block: int) -> tuple[ConvLayer, ...]:
         """Return the layers of one block."""
         return tuple(layer for layer in self.layers if layer.block == block)
