@@ -2,7 +2,8 @@
 
 ``Delta_o = 1/(2N) * sum_n ( sum_d a_nd * g_nd )^2`` for channel o, with activation a after normalisation and
 ReLU6 (after normalisation alone for the projection), g = dLoss/da, N images, D positions. Layer potential:
-``P = sum_o Delta_o``. One backward pass serves every device.
+``P = sum_o Delta_o``. One backward pass serves every device. Measured before ReLU6, positions it saturates drop
+out: inside it a is the same on both sides, at 0 the product is 0 anyway, at 6 no gradient comes through.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinytrain_dist.adaptation.prefix_cache import concatenate
+from tinytrain_dist.adaptation.settings import FisherPoint
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.backbones.compiled import CAP
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,24 @@ class FisherInformation:
         return tuple(sorted(self.channels))
 
 
-def fisher_information(task: TargetTask, inspected: Sequence[int]) -> FisherInformation:
+def fisher_information(
+    task: TargetTask, inspected: Sequence[int], *, point: FisherPoint = "after_activation"
+) -> FisherInformation:
     """Measure Delta for the ``inspected`` layers with one forward and one backward pass over the task.
 
     The loss is the fine-tuning loss over the whole episode: support as prototypes, its augmented copy as
-    pseudo-query; both count among the N images.
+    pseudo-query; both count among the N images. ``point``: which side of the activation a and g are taken on.
     """
+    graph = task.network.graph
     first = min(inspected)
     sparse = SparsePass(task.network, weights=None, start=first, tapped=frozenset(inspected))
     sets = [task.support_state(first), task.pseudo_state(0, first)]
     found: dict[int, NDArray[np.float64]] = {}
 
     def tap(index: int, activation: Tensor, gradient: Tensor) -> None:
-        found[index] = _delta(activation, gradient)
+        if point == "before_activation" and graph.layer(index).has_activation:
+            gradient = gradient * (activation < CAP)
+        found[index] = channel_delta(activation, gradient)
 
     features, tape = sparse.forward(concatenate(sets))
     leaf = features.detach().requires_grad_()
@@ -61,7 +69,7 @@ def fisher_information(task: TargetTask, inspected: Sequence[int]) -> FisherInfo
     return FisherInformation(found)
 
 
-def _delta(activation: Tensor, gradient: Tensor) -> NDArray[np.float64]:
+def channel_delta(activation: Tensor, gradient: Tensor) -> NDArray[np.float64]:
     """Return Delta of each channel from an activation and its gradient, ``[N, C, H, W]`` both."""
     inner = (activation * gradient).sum(dim=(2, 3), dtype=torch.float64)  # [N, C]
     delta: NDArray[np.float64] = (inner.square().mean(dim=0) / 2).numpy()

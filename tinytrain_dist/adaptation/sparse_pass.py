@@ -161,7 +161,7 @@ class SparsePass:
             return
         if weights.needs_weight_gradient(layer.index):
             chosen = weights.input_channels(layer.index)
-            tape.inputs[layer.index] = x if chosen is None else _channels(x, chosen)
+            tape.inputs[layer.index] = x if chosen is None else select_channels(x, chosen)
 
     @torch.no_grad()
     def backward(self, tape: Tape, feature_gradient: Tensor, *, tap: GradientTap | None = None) -> Tensor:
@@ -210,11 +210,11 @@ class SparsePass:
         weight = None
         if weights.needs_weight_gradient(index):
             chosen = weights.output_channels(index)
-            wanted = grad if chosen is None else _channels(grad, chosen)
+            wanted = grad if chosen is None else select_channels(grad, chosen)
             weight = weight_gradient(wanted, tape.inputs[index], layer=layer)
         weights.add_gradient(flat, index, weight=weight, bias=bias)
 
 
-def _channels(images: Tensor, chosen: Tensor) -> Tensor:
+def select_channels(images: Tensor, chosen: Tensor) -> Tensor:
     """Return some channels of ``[N, C, H, W]``, channels_last kept."""
     return images.permute(0, 2, 3, 1).index_select(3, chosen).permute(0, 3, 1, 2)
