@@ -1,0 +1,1 @@
+"""Runs reference layers and steps on the machine it stands on -> rows of measurements."""

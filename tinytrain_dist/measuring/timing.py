@@ -1,0 +1,169 @@
+"""Timing on a machine that others use too: processor time, interleaved rounds, ratios to a reference kernel.
+
+Every sample of a case stands between two runs of the reference kernel; the case's time is the median ratio x what
+the kernel takes on the machine when it is quiet. What slows both, a busy neighbour or a lower clock, cancels.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tinytrain_dist.backbones.kernels import convolve
+from tinytrain_dist.graphs.layer_graph import ConvLayer
+from tinytrain_dist.measuring.cases import Case, Term
+from tinytrain_dist.measuring.energy_sensors import EnergyMeter
+
+QUIET_SAMPLES = 150
+QUIET_QUANTILE = 0.1
+MAX_INNER = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One case: milliseconds on the quiet machine, and as they were; relative spread (half the middle half)."""
+
+    latency_ms: float
+    raw_ms: float
+    reference_ms: float
+    spread: float
+    energy_mj: float | None
+
+
+class Stopwatch:
+    """Processor time of this thread, or wall time where several threads work or waiting counts."""
+
+    def __init__(self, *, threads: int) -> None:
+        self.name = "thread_cpu" if threads == 1 else "wall"
+        self._clock = time.thread_time if threads == 1 else time.perf_counter
+
+    def seconds(self, run: Callable[[], object], *, times: int, waits: bool = False) -> float:
+        """Return the seconds of one of ``times`` runs."""
+        clock = time.perf_counter if waits else self._clock
+        start = clock()
+        for _ in range(times):
+            run()
+        return (clock() - start) / times
+
+
+class ReferenceKernel:
+    """A 1x1 and a depthwise convolution through the kernels everything else uses; about 0.2 ms."""
+
+    TIMES = 4
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
+        self._steps = [_step("expand", 64, 1, 1), _step("depthwise", 64, 3, 64)]
+        for _ in range(20):
+            self.run()
+
+    def run(self) -> None:
+        """Run it once."""
+        for layer, x, weight, bias in self._steps:
+            with torch.no_grad():
+                convolve(x, weight, bias, layer=layer)
+
+    def seconds(self) -> float:
+        """Return what it takes now."""
+        return self._stopwatch.seconds(self.run, times=self.TIMES)
+
+    def quiet_seconds(self) -> float:
+        """Return what it takes on the quiet machine: the lowest tenth of many samples."""
+        found = sorted(self.seconds() for _ in range(QUIET_SAMPLES))
+        return found[int(QUIET_QUANTILE * len(found))]
+
+
+def _step(
+    role: str, channels: int, kernel: int, groups: int
+) -> tuple[ConvLayer, torch.Tensor, torch.Tensor, torch.Tensor]:
+    size = 28
+    layer = ConvLayer(
+        index=0, block=0, role="depthwise" if role == "depthwise" else "expand", in_channels=channels,
+        out_channels=channels, kernel=kernel, stride=1, groups=groups, in_size=size, out_size=size,
+        residual_after=False,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(channels)
+    x = torch.randn((1, channels, size, size), generator=generator).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn((channels, channels // groups, kernel, kernel), generator=generator)
+    return layer, x, weight.contiguous(memory_format=torch.channels_last), torch.zeros(channels)
+
+
+@dataclass
+class _Running:
+    """A case whose turn has come: its callables, and its samples so far."""
+
+    terms: tuple[Term, ...]
+    inner: int
+    ratios: list[float]
+    raws: list[float]
+    references: list[float]
+    joules: list[float]
+
+
+class Timer:
+    """Times cases a block at a time, the cases of a block in turns."""
+
+    def __init__(
+        self, *, threads: int, rounds: int, min_sample_ms: float, quiet_seconds: float | None, meter: EnergyMeter | None
+    ) -> None:
+        self.stopwatch = Stopwatch(threads=threads)
+        self._reference = ReferenceKernel(self.stopwatch)
+        self.quiet_seconds = self._reference.quiet_seconds() if quiet_seconds is None else quiet_seconds
+        self._rounds, self._min_sample_s, self._meter = rounds, min_sample_ms / 1e3, meter
+
+    def time_block(self, cases: Sequence[Case]) -> list[Timing]:
+        """Return the timings of ``cases``; round by round, so that each case meets the same disturbances."""
+        running = [self._start(case) for case in cases]
+        for number in range(self._rounds):
+            step = 1 if number % 2 == 0 else -1
+            for case, item in list(zip(cases, running, strict=True))[::step]:
+                self._sample(case, item)
+        return [self._timing(case, item) for case, item in zip(cases, running, strict=True)]
+
+    def _start(self, case: Case) -> _Running:
+        """Build the case and warm it up."""
+        terms = case.build()
+        longest = 0.0
+        for _, run in terms:
+            warm = [self.stopwatch.seconds(run, times=1, waits=case.waits) for _ in range(3)]
+            longest = max(longest, min(warm))
+        inner = 1 if case.waits else min(MAX_INNER, max(1, round(self._min_sample_s / max(longest, 1e-7))))
+        return _Running(terms=terms, inner=inner, ratios=[], raws=[], references=[], joules=[])
+
+    def _sample(self, case: Case, item: _Running) -> None:
+        before = self._reference.seconds()
+        total = joules = 0.0
+        for sign, run in item.terms:
+            started, wall = (None if self._meter is None else self._meter.start()), time.perf_counter()
+            total += sign * self.stopwatch.seconds(run, times=item.inner, waits=case.waits)
+            if self._meter is not None:
+                joules += sign * self._meter.joules(started, time.perf_counter() - wall) / item.inner
+        reference = (before + self._reference.seconds()) / 2
+        item.raws.append(total)
+        item.references.append(reference)
+        item.ratios.append(total / reference)
+        item.joules.append(joules)
+
+    def _timing(self, case: Case, item: _Running) -> Timing:
+        raw, reference = statistics.median(item.raws), statistics.median(item.references)
+        samples = item.raws if case.waits else [ratio * self.quiet_seconds for ratio in item.ratios]
+        middle = statistics.median(samples)
+        energy = statistics.fmean(item.joules) if self._meter is not None else None
+        return Timing(
+            latency_ms=1e3 * middle,
+            raw_ms=1e3 * raw,
+            reference_ms=1e3 * reference,
+            spread=_spread(samples) / abs(middle) if middle else 0.0,
+            energy_mj=1e3 * energy if energy is not None and energy > 0 else None,
+        )
+
+
+def _spread(samples: Sequence[float]) -> float:
+    if len(samples) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(samples, n=4)
+    return (high - low) / 2
