@@ -13,7 +13,7 @@ from tinytrain_dist.adaptation.methods import METHODS, PlanQuestion
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.settings import SelectionSettings
 from tinytrain_dist.adaptation.task import TargetTask
-from tinytrain_dist.adaptation.weight_norms import input_channel_norms, weight_norm
+from tinytrain_dist.adaptation.weight_norms import channel_norms, weight_norm
 from tinytrain_dist.backbones.network import Backbone
 from tinytrain_dist.costs.pricing import device_budget, plan_memory_bytes
 from tinytrain_dist.costs.profile_files import load_profile
@@ -78,7 +78,7 @@ def question_of(task: TargetTask, device: DeviceProfile, fisher: Callable[[], Fi
         memory_of=lambda plan: rule(graph, plan, device),
         fisher=fisher,
         weight_norm=partial(weight_norm, task.network),
-        input_norms=partial(input_channel_norms, task.network),
+        channel_norms=partial(channel_norms, task.network),
     )
 
 

@@ -16,7 +16,7 @@ from tinytrain_dist.adaptation.methods.raw_pixels import pixel_features
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.adaptation.task import TargetTask
-from tinytrain_dist.adaptation.weight_norms import input_channel_norms, weight_norm
+from tinytrain_dist.adaptation.weight_norms import channel_norms, weight_norm
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.costs.counters import paper_memory
 from tinytrain_dist.foundation.errors import ConfigError
@@ -42,7 +42,7 @@ def question_of(task: TargetTask, *, memory_bytes: int = 10**9, **settings: obje
         memory_of=lambda plan: paper_memory(GRAPH, plan).total_bytes,
         fisher=fisher,
         weight_norm=lambda layer: weight_norm(task.network, layer),
-        input_norms=lambda layer: input_channel_norms(task.network, layer),
+        channel_norms=lambda layer, side: channel_norms(task.network, layer, side),
     )
     return question, passes
 
@@ -178,7 +178,7 @@ def test_norms_per_input_channel(layer: int) -> None:
     network = FoldedNetwork(tiny_backbone())
     weight = network.backbone.unit(layer).conv.weight.detach().numpy()
     rows: NDArray[np.float64] = weight if GRAPH.layer(layer).role == "depthwise" else weight.transpose(1, 0, 2, 3)
-    norms = input_channel_norms(network, layer)
+    norms = channel_norms(network, layer, "input")
     np.testing.assert_allclose(norms, [np.linalg.norm(row) for row in rows], rtol=1e-12)
     assert weight_norm(network, layer) == pytest.approx(float(np.sqrt((norms**2).sum())))
 
@@ -200,7 +200,7 @@ def test_a_variant_names_what_the_outcome_depends_on_and_nothing_else() -> None:
         assert method.variant_settings(FineTuneSettings(iterations=3), selection) != fixed
         assert method.variant_settings(FineTuneSettings(momentum=0.5), selection) == fixed, "Adam has no momentum"
     none = METHODS["none"]
-    assert none.variant_settings(FineTuneSettings(iterations=3, scale=4.0), selection) == {}, "argmax of a cosine"
+    assert none.variant_settings(FineTuneSettings(iterations=3, scale=4.0), selection) == {"distance": "cosine"}
 
 
 class LastBias(Method):

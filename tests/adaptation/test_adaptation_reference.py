@@ -10,7 +10,7 @@ from tinytrain_dist.adaptation.fisher import fisher_information
 from tinytrain_dist.adaptation.methods import METHODS, PlanQuestion
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.adaptation.task import TargetTask
-from tinytrain_dist.adaptation.weight_norms import input_channel_norms, weight_norm
+from tinytrain_dist.adaptation.weight_norms import channel_norms, weight_norm
 from tinytrain_dist.backbones.flat_state import flat_to_state
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.importers import IMPORTERS
@@ -98,5 +98,5 @@ def paper_question(task: TargetTask) -> PlanQuestion:
         memory_of=lambda plan: paper_memory(graph, plan).total_bytes,
         fisher=lambda: fisher_information(task, graph.last_blocks(settings.inspect_blocks)),
         weight_norm=lambda layer: weight_norm(task.network, layer),
-        input_norms=lambda layer: input_channel_norms(task.network, layer),
+        channel_norms=lambda layer, side: channel_norms(task.network, layer, side),
     )

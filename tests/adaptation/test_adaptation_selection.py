@@ -17,7 +17,7 @@ from tinytrain_dist.costs.counters import paper_memory
 from tinytrain_dist.costs.macs import plan_macs
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.budget import Budget
-from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, side_channels
 
 INSPECTED = GRAPH.last_blocks(3)
 PLENTY = Budget(memory_bytes=10**9, backward_macs=10**12)
@@ -37,7 +37,7 @@ def selection_input(deltas: Deltas, *, budget: Budget = PLENTY, **settings: obje
         graph=GRAPH,
         delta={layer: np.array(values, dtype=np.float64) for layer, values in deltas.items()},
         weight_norms={layer: float(layer % 4) for layer in deltas},
-        input_norms={layer: np.arange(GRAPH.layer(layer).in_channels, dtype=np.float64) for layer in deltas},
+        channel_norms=lambda layer, side: np.arange(side_channels(GRAPH.layer(layer), side), dtype=np.float64),
         budget=budget,
         memory_of=memory_of,
         settings=SelectionSettings(**settings),  # type: ignore[arg-type]

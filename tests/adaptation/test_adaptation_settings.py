@@ -17,6 +17,7 @@ from tinytrain_dist.foundation.errors import ConfigError
         ("learning_rate", math.nan, "above 0"),
         ("learning_rate", 10.0, "below 10"),
         ("optimizer", "adamw", "adam, sgd"),
+        ("distance", "cosinus", "did you mean 'cosine'?"),
         ("momentum", 1.0, "0 to below 1"),
         ("scale", 0.0, "above 0, or null"),
         ("scale", math.inf, "above 0, or null"),
@@ -40,8 +41,12 @@ def test_fine_tuning_settings_outside_their_range(key: str, value: object, allow
         ("selection.on_overflow", "halt", "skip, stop"),
         ("budget.compute_share", 0.0, "above 0, up to 1"),
         ("budget.compute_share", -0.1, "above 0, up to 1"),
-        ("budget.memory_bytes", 0, "bytes above 0, or null"),
-        ("budget.memory_bytes", -1, "bytes above 0, or null"),
+        ("budget.memory_bytes", 0, "bytes above 0, without a unit, or null"),
+        ("budget.memory_bytes", "1MB", "bytes above 0, without a unit"),
+        ("selection.channel_criterion", "fishr", "did you mean 'fisher'?"),
+        ("selection.fisher_point", "before", "after_activation, before_activation"),
+        ("selection.channel_ratio", "most", "above 0, up to 1, or auto"),
+        ("budget.memory_bytes", -1, "bytes above 0, without a unit, or null"),
     ],
 )
 def test_selection_settings_outside_their_range(key: str, value: object, allowed: str) -> None:

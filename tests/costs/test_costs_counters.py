@@ -13,7 +13,7 @@ from tinytrain_dist.costs.counters import full_memory, paper_memory, saved_activ
 from tinytrain_dist.costs.macs import fisher_macs, plan_macs
 from tinytrain_dist.costs.microcontroller_counter import microcontroller_memory
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
-from tinytrain_dist.costs.static_plans import Scheme, scheme_plan
+from tinytrain_dist.costs.schemes import Scheme, scheme_plan
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
@@ -123,7 +123,9 @@ def test_microcontroller_counter_names_every_published_scheme(row: dict[str, str
     """The names of the 15 schemes state the KiB, cut."""
     graph = layer_graph(row["backbone"])
     shares = tuple((int(layer), float(share)) for layer, share in (x.split(":") for x in row["input_shares"].split()))
-    plan = scheme_plan(graph, Scheme(input_shares=shares, num_last_biases=int(row["num_last_biases"])))
+    plan = scheme_plan(
+        graph, Scheme(backbone=graph.name, input_shares=shares, num_last_biases=int(row["num_last_biases"]))
+    )
     counted = microcontroller_memory(graph, plan).total_bytes / KIB
     assert counted - 1 < int(row["published_kib"]) <= counted
 

@@ -9,13 +9,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tinytrain_dist.adaptation.channel_criteria import CHANNEL_CRITERIA, ChannelFacts
 from tinytrain_dist.adaptation.criteria import CRITERIA, LayerFacts
-from tinytrain_dist.adaptation.settings import SelectionSettings
+from tinytrain_dist.adaptation.settings import STUDIED_RATIOS, SelectionSettings
 from tinytrain_dist.costs.macs import plan_macs
 from tinytrain_dist.foundation.seeding import generator_of
 from tinytrain_dist.graphs.budget import Budget
 from tinytrain_dist.graphs.layer_graph import LayerGraph
-from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
+from tinytrain_dist.graphs.update_plan import LayerUpdate, Side, UpdatePlan, side_channels
 
 PlanStatus = Literal["ok", "infeasible", "not_applicable"]
 
@@ -39,29 +40,43 @@ class SelectionInput:
         Channel importance of each inspected layer, ``[out_channels]``.
     weight_norms
         L2 norm of each inspected layer's weights.
-    input_norms
-        L2 norm of each inspected layer's weights per input channel, ``[in_channels]``: orders the channels of
-        side ``input``, where there is no Delta (MCUNetV3).
+    channel_norms
+        L2 norm of a layer's weights per channel of a side, ``[in_channels]`` or ``[out_channels]``.
     memory_of
         Bytes a plan takes by the rule the budget is stated in.
     task_id
-        Seeds the criterion ``random``.
+        Seeds the criteria called ``random``.
+    device
+        Name of the device: it may have a channel ratio of its own.
     """
 
     graph: LayerGraph
     delta: Mapping[int, NDArray[np.float64]]
     weight_norms: Mapping[int, float]
-    input_norms: Mapping[int, NDArray[np.float64]]
+    channel_norms: Callable[[int, Side], NDArray[np.float64]]
     budget: Budget
     memory_of: Callable[[UpdatePlan], int]
     settings: SelectionSettings
     task_id: str
+    device: str = ""
 
 
 def select_plan(given: SelectionInput) -> Decision:
-    """Return the plan Algorithm 1 chooses, or ``infeasible`` when it holds no layer at all."""
+    """Return the plan Algorithm 1 chooses, or ``infeasible`` when it holds no layer at all.
+
+    Ratio ``auto`` is the largest of ``STUDIED_RATIOS`` under which the most layers fit.
+    """
+    ratio = given.settings.ratio_on(given.device)
+    ratios = STUDIED_RATIOS if ratio == "auto" else (ratio,)
+    order = layer_order(given)
+    importance = {layer: channel_importance(given, layer) for layer in order}
+    found = [_select(given, [_update(given, layer, importance[layer], r) for layer in order]) for r in ratios]
+    best = max(found, key=lambda decision: len(decision.plan.updates))  # the first, so the largest ratio, of equals
+    return best if best.status == "ok" else found[-1]
+
+
+def _select(given: SelectionInput, ranked: list[LayerUpdate]) -> Decision:
     chosen: list[LayerUpdate] = []
-    ranked = [_update(given, layer) for layer in layer_order(given)]
     for update in ranked:
         if _fits(given, [*chosen, update]):
             chosen.append(update)
@@ -101,10 +116,22 @@ def top_channels(importance: NDArray[np.float64], ratio: float) -> tuple[int, ..
     return tuple(sorted(int(c) for c in best))
 
 
-def _update(given: SelectionInput, layer: int) -> LayerUpdate:
-    side, ratio = given.settings.side, given.settings.channel_ratio
-    importance = given.delta[layer] if side == "output" else given.input_norms[layer]
-    return LayerUpdate(layer=layer, channels=top_channels(importance, ratio), side=side)
+def channel_importance(given: SelectionInput, layer: int) -> NDArray[np.float64]:
+    """Return the importance of every channel of ``layer`` on the selected side, by the channel criterion."""
+    settings = given.settings
+    facts = ChannelFacts(
+        task_id=given.task_id,
+        layer=layer,
+        side=settings.side,
+        num_channels=side_channels(given.graph.layer(layer), settings.side),
+        delta=given.delta[layer],
+        norms=lambda: given.channel_norms(layer, settings.side),
+    )
+    return CHANNEL_CRITERIA[settings.channel_criterion](facts)
+
+
+def _update(given: SelectionInput, layer: int, importance: NDArray[np.float64], ratio: float) -> LayerUpdate:
+    return LayerUpdate(layer=layer, channels=top_channels(importance, ratio), side=given.settings.side)
 
 
 def _plan(graph: LayerGraph, updates: Iterable[LayerUpdate]) -> UpdatePlan:

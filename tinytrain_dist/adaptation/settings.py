@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
-from tinytrain_dist.foundation.errors import ConfigError
+from tinytrain_dist.costs.schemes import Scheme
+from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.graphs.update_plan import Side
 
 Optimizer = Literal["adam", "sgd"]
+Distance = Literal["cosine", "euclidean"]
+FisherPoint = Literal["after_activation", "before_activation"]
+ChannelCriterion = Literal["fisher", "l2_norm", "random"]
+ChannelRatio = float | Literal["auto"]
+STUDIED_RATIOS = (1.0, 0.5, 0.25, 0.125)
+"""Channel ratios TinyTrain studies; ``auto`` takes the largest under which the most layers fit."""
 Mode = Literal["reference", "fast"]
 Overflow = Literal["skip", "stop"]
 
@@ -25,7 +32,10 @@ class FineTuneSettings:
     learning_rate
         Fixed rate; the default was chosen on meta-validation classes only.
     scale
-        Factor of the cosine logits; ``None`` takes the checkpoint's learned one.
+        Factor of the logits; ``None`` takes the checkpoint's learned one for the cosine, 1 (ProtoNet's) for the
+        squared Euclidean distance.
+    distance
+        What the head compares features and prototypes by: ``cosine`` (PMF) or ``euclidean`` (ProtoNet).
     augment
         Whether the pseudo-query is an augmented copy of the support set (PMF) or a plain one.
     mode
@@ -40,6 +50,7 @@ class FineTuneSettings:
     optimizer: Optimizer = "adam"
     momentum: float = 0.9
     scale: float | None = None
+    distance: Distance = "cosine"
     augment: bool = True
     mode: Mode = "reference"
     pool_views: int = 8
@@ -47,9 +58,10 @@ class FineTuneSettings:
 
     def __post_init__(self) -> None:
         _require(self.iterations >= 0, "finetune.iterations", self.iterations, "0 or more")
-        _require(0 < self.learning_rate < 10, "finetune.learning_rate", self.learning_rate, "above 0, below 10")
-        _require(self.optimizer in ("adam", "sgd"), "finetune.optimizer", self.optimizer, "adam, sgd")
-        _require(self.mode in ("reference", "fast"), "finetune.mode", self.mode, "reference, fast")
+        check_rate(self.learning_rate)
+        _one_of("finetune.optimizer", self.optimizer, get_args(Optimizer))
+        _one_of("finetune.distance", self.distance, get_args(Distance))
+        _one_of("finetune.mode", self.mode, get_args(Mode))
         _require(self.pool_views >= 1, "finetune.pool_views", self.pool_views, "1 or more")
         _require(self.curve_every >= 0, "finetune.curve_every", self.curve_every, "0 or more")
         _require(0 <= self.momentum < 1, "finetune.momentum", self.momentum, "0 to below 1")
@@ -66,10 +78,20 @@ class SelectionSettings:
         Name of the layer score.
     inspect_blocks
         Fisher information is measured in the last so many blocks (and the mix layer).
+    fisher_point
+        Where Fisher information is measured: after the activation, or before it (after normalisation).
+    channel_criterion
+        Order of a layer's channels: ``fisher`` (Delta), ``l2_norm`` (of their weights) or ``random``. Input channels
+        have no Delta: there ``fisher`` means the weight norm, as in MCUNetV3.
     channel_ratio
-        Share of a selected layer's channels that is updated.
+        Share of a selected layer's channels that is updated; ``auto``: the largest of ``STUDIED_RATIOS`` under which
+        the most layers fit.
+    device_ratios
+        (device, ratio) of the devices with a ratio of their own.
     side
-        ``output``: channels of largest Delta; ``input``: input channels of largest weight norm (MCUNetV3).
+        Axis the channels count on: ``output`` (TinyTrain) or ``input`` (MCUNetV3).
+    scheme
+        Static scheme of ``sparse_update``; ``None``: the shipped default of the backbone.
     compute_share
         Backward budget as a share of FullTrain's backward MACs.
     memory_bytes
@@ -78,22 +100,57 @@ class SelectionSettings:
 
     criterion: str = "full"
     inspect_blocks: int = 6
-    channel_ratio: float = 0.5
+    fisher_point: FisherPoint = "after_activation"
+    channel_criterion: ChannelCriterion = "fisher"
+    channel_ratio: ChannelRatio = 0.5
+    device_ratios: tuple[tuple[str, ChannelRatio], ...] = ()
     side: Side = "output"
+    scheme: Scheme | None = None
     on_overflow: Overflow = "skip"
     compute_share: float = 0.15
     memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.inspect_blocks >= 1, "selection.inspect_blocks", self.inspect_blocks, "1 or more")
-        _require(0 < self.channel_ratio <= 1, "selection.channel_ratio", self.channel_ratio, "above 0, up to 1")
-        _require(self.side in ("output", "input"), "selection.side", self.side, "output, input")
-        _require(self.on_overflow in ("skip", "stop"), "selection.on_overflow", self.on_overflow, "skip, stop")
+        _check_ratio("selection.channel_ratio", self.channel_ratio)
+        for device, ratio in self.device_ratios:
+            _check_ratio(f"selection.device_ratios.{device}", ratio)
+        _one_of("selection.fisher_point", self.fisher_point, get_args(FisherPoint))
+        _one_of("selection.channel_criterion", self.channel_criterion, get_args(ChannelCriterion))
+        _one_of("selection.side", self.side, get_args(Side))
+        _one_of("selection.on_overflow", self.on_overflow, get_args(Overflow))
         _require(0 < self.compute_share <= 1, "budget.compute_share", self.compute_share, "above 0, up to 1")
         memory = self.memory_bytes
-        _require(
-            memory is None or memory > 0, "budget.memory_bytes", memory, "a whole number of bytes above 0, or null"
-        )
+        is_bytes = isinstance(memory, int) and not isinstance(memory, bool) and memory > 0
+        words = "a whole number of bytes above 0, without a unit, or null"
+        _require(memory is None or is_bytes, "budget.memory_bytes", memory, words)
+
+    def ratio_on(self, device: str) -> ChannelRatio:
+        """Return the channel ratio of ``device``: its own where it has one."""
+        return dict(self.device_ratios).get(device, self.channel_ratio)
+
+    def of_selection(self) -> dict[str, object]:
+        """Return what decides the plans of ``tinytrain``, name to value."""
+        return {key: value for key, value in asdict(self).items() if key != "scheme"}
+
+
+def check_rate(value: object, *, key: str = "finetune.learning_rate", allowed: str = "") -> None:
+    """Raise ``ConfigError`` unless ``value`` is a learning rate."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    _require(is_number and 0 < float(value) < 10, key, value, f"above 0, below 10{allowed}")  # type: ignore[arg-type]
+
+
+def _check_ratio(key: str, value: object) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    holds = value == "auto" or (is_number and 0 < float(value) <= 1)  # type: ignore[arg-type]
+    _require(holds, key, value, "above 0, up to 1, or auto")
+
+
+def _one_of(key: str, found: str, names: tuple[str, ...]) -> None:
+    if found not in names:
+        close = nearest(str(found), names)
+        hint = f"; {close}" if close.startswith("did you mean") else ""
+        raise ConfigError(f"{key}: found {found!r}; allowed: {', '.join(names)}{hint}")
 
 
 def _require(holds: bool, key: str, found: object, allowed: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tinytrain_dist.adaptation.prefix_cache import PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
-from tinytrain_dist.backbones.head import accuracy, class_means, cosine_logits
+from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means, cosine_logits, euclidean_logits
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.data.transforms import augment, to_float, to_unit
@@ -37,14 +37,15 @@ class TargetTask:
     network
         Folded weights of the checkpoint.
     scale
-        Factor of the cosine logits.
+        The checkpoint's factor of the cosine logits.
     """
 
     def __init__(
         self, task_id: str, *, episode: Episode, network: FoldedNetwork, settings: FineTuneSettings, scale: float
     ) -> None:
         self.task_id, self.episode, self.network, self.settings = task_id, episode, network, settings
-        self.scale = settings.scale if settings.scale is not None else scale
+        default = scale if settings.distance == "cosine" else EUCLIDEAN_SCALE
+        self.scale = settings.scale if settings.scale is not None else default
         self.way = episode.way
         self.support_labels = torch.from_numpy(np.ascontiguousarray(episode.support_labels))
         self.query_labels = torch.from_numpy(np.ascontiguousarray(episode.query_labels))
@@ -106,6 +107,8 @@ class TargetTask:
 
     def logits(self, features: Tensor, prototypes: Tensor) -> Tensor:
         """Return the head's logits, ``[N, F]`` and ``[way, F]`` -> ``[N, way]``."""
+        if self.settings.distance == "euclidean":
+            return euclidean_logits(features, prototypes, self.scale)
         return cosine_logits(features, prototypes, self.scale)
 
     def query_accuracy(self, support_features: Tensor, query_features: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The prototype head: class means and scaled cosine logits.
+"""The prototype head: class means, scaled cosine logits or squared Euclidean distances.
 
 Source: ProtoNet (Snell et al., NeurIPS 2017) with the cosine metric of PMF (Hu et al., CVPR 2022).
 """
@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 SCALE_DEFAULT = 10.0
+EUCLIDEAN_SCALE = 1.0
+"""ProtoNet's own: minus the squared distance, unscaled."""
 
 
 def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
@@ -36,6 +38,11 @@ def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
 def cosine_logits(features: Tensor, prototypes: Tensor, scale: Tensor | float = SCALE_DEFAULT) -> Tensor:
     """Return ``scale * cos(feature, prototype)``; shapes [Q, F], [way, F] -> [Q, way]."""
     return scale * functional.normalize(features, dim=1) @ functional.normalize(prototypes, dim=1).T
+
+
+def euclidean_logits(features: Tensor, prototypes: Tensor, scale: float = EUCLIDEAN_SCALE) -> Tensor:
+    """Return ``-scale * |feature - prototype|^2`` (ProtoNet, Eq. 1 and 2); shapes [Q, F], [way, F] -> [Q, way]."""
+    return -scale * (features[:, None, :] - prototypes[None, :, :]).square().sum(2)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

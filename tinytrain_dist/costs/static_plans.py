@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+from tinytrain_dist.costs.schemes import default_scheme, scheme_plan
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.graphs.adapters import adapter_plan
-from tinytrain_dist.graphs.architectures import NO_MIX_SUFFIX
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
 
@@ -19,50 +19,6 @@ class StaticPlan:
 
     plan: UpdatePlan
     full: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scheme:
-    """A static scheme of MCUNetV3's SparseUpdate: input-channel share per layer, and the last biases."""
-
-    input_shares: tuple[tuple[int, float], ...]
-    num_last_biases: int
-
-
-SPARSE_UPDATE_SCHEMES = {
-    # the "100 KB" schemes of MCUNetV3 (arXiv 2206.15472; public repository mit-han-lab/tiny-training), with the bias
-    # of the mix layer, which that repository's networks do not have. On mcunet it gives the 1.43 MiB and 11.9M MACs
-    # of TinyTrain's Table 2; what TinyTrain used on the other two was never published.
-    "mcunet": Scheme(
-        input_shares=((21, 1.0), (24, 1.0), (27, 1.0), (30, 1.0), (36, 0.125), (39, 0.25)), num_last_biases=22
-    ),
-    "mobilenet_v2": Scheme(
-        input_shares=((27, 1.0), (30, 1.0), (33, 1.0), (36, 1.0), (39, 1.0), (42, 0.125), (45, 0.5), (48, 1.0)),
-        num_last_biases=26,
-    ),
-    "proxylessnas": Scheme(
-        input_shares=((36, 1.0), (39, 0.5), (42, 1.0), (45, 1.0), (48, 0.25), (51, 0.5), (54, 1.0), (57, 1.0)),
-        num_last_biases=26,
-    ),
-}
-SPARSE_UPDATE_SCHEMES |= {
-    f"{name}{NO_MIX_SUFFIX}": replace(SPARSE_UPDATE_SCHEMES[name], num_last_biases=25)
-    for name in ("mobilenet_v2", "proxylessnas")
-}
-
-
-def scheme_plan(graph: LayerGraph, scheme: Scheme) -> UpdatePlan:
-    """Return the plan of ``scheme`` with the first channels of each layer: which ones does not change the price."""
-    updates = tuple(
-        LayerUpdate(layer=index, channels=tuple(range(_num_channels(graph, index, share))), side="input")
-        for index, share in scheme.input_shares
-    )
-    last = tuple(layer.index for layer in graph.layers[-scheme.num_last_biases :])
-    return UpdatePlan(backbone=graph.name, updates=updates, bias_layers=last)
-
-
-def _num_channels(graph: LayerGraph, index: int, share: float) -> int:
-    return max(1, round(share * graph.layer(index).in_channels))
 
 
 def _none(graph: LayerGraph) -> StaticPlan:
@@ -78,12 +34,12 @@ def _full_train(graph: LayerGraph) -> StaticPlan:
 
 
 def _sparse_update(graph: LayerGraph) -> StaticPlan:
-    if graph.name not in SPARSE_UPDATE_SCHEMES:
-        known = ", ".join(SPARSE_UPDATE_SCHEMES)
+    scheme = default_scheme(graph.name)
+    if scheme is None:
         raise ConfigError(
-            f"sparse_update: no static scheme for {graph.name!r} (known: {known}); give one with --plan FILE"
+            f"sparse_update: no static scheme is shipped for {graph.name!r}; give one with --plan FILE"
         )
-    return StaticPlan(plan=scheme_plan(graph, SPARSE_UPDATE_SCHEMES[graph.name]))
+    return StaticPlan(plan=scheme_plan(graph, scheme))
 
 
 def _adapters(graph: LayerGraph, *, dropped_share: float) -> StaticPlan:

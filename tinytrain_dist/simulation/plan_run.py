@@ -16,9 +16,10 @@ from tinytrain_dist.backbones.flat_state import state_to_flat
 from tinytrain_dist.backbones.head import SCALE_DEFAULT
 from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.costs.profile_files import load_profile
+from tinytrain_dist.costs.schemes import scheme_plan
 from tinytrain_dist.data.domain import Domain, open_domain
 from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec, check_episodes
-from tinytrain_dist.foundation.errors import ConfigError, DataError
+from tinytrain_dist.foundation.errors import ConfigError, DataError, nearest
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.simulation.request import Cells, Chunk, UnitSetup
 from tinytrain_dist.simulation.settings import SimulationSettings, identity_of
@@ -86,7 +87,7 @@ def plan_run(settings: SimulationSettings) -> RunPlan:
     for method in settings.methods:
         METHODS[method]
     CRITERIA[settings.selection.criterion]
-    _check_inspected(settings)
+    _check_selection(settings)
     profiles = tuple(load_profile(name, dirs=settings.device_dirs) for name in settings.devices)
     domains = _open_domains(settings)
     weights, checkpoint, initialization, scale = load_weights(settings)
@@ -106,8 +107,16 @@ def plan_run(settings: SimulationSettings) -> RunPlan:
     return RunPlan(settings=settings, setup=setup, weights=weights, domains=domains, identity=identity)
 
 
-def _check_inspected(settings: SimulationSettings) -> None:
-    found, allowed = settings.selection.inspect_blocks, layer_graph(settings.backbone, settings.resolution).num_blocks
+def _check_selection(settings: SimulationSettings) -> None:
+    graph = layer_graph(settings.backbone, settings.resolution)
+    found, allowed = settings.selection.inspect_blocks, graph.num_blocks
+    for device, _ in settings.selection.device_ratios:
+        if device not in settings.devices:
+            raise ConfigError(
+                f"selection.device_ratios: unknown device {device!r}; {nearest(device, settings.devices)}"
+            )
+    if settings.selection.scheme is not None:
+        scheme_plan(graph, settings.selection.scheme)
     if found > allowed:
         raise ConfigError(f"selection.inspect_blocks: found {found}; allowed: 1 to {allowed} for {settings.backbone}")
 

@@ -17,6 +17,8 @@ from tinytrain_dist.simulation.plan_run import RunPlan
 from tinytrain_dist.simulation.store import read_json
 
 KIND = "simulate"
+RATE_SEARCH = "learning_rate_search"
+"""Key under which a run says how ``finetune.learning_rate: auto`` was decided."""
 _PACKAGES = ("torch", "ray", "pyarrow", "numpy", "duckdb")
 
 
@@ -35,10 +37,11 @@ def write_run_document(folder: Path, plan: RunPlan, config: Mapping[str, Any], *
         "created": earlier.get("created", now),
         "updated": now,
         "command": config.get("command", ""),
-        "config": {key: value for key, value in config.items() if key != "command"},
+        "config": {key: value for key, value in config.items() if key not in ("command", RATE_SEARCH)},
         "identity": plan.identity | {"domain_hashes": hashes},
         "grid": grid_of(plan, earlier=earlier.get("grid", {})),
         "versions": versions(),
+        **({RATE_SEARCH: config[RATE_SEARCH]} if RATE_SEARCH in config else {}),
         **extra,
     }
     atomic_write(folder / "run.json", json.dumps(document, indent=1).encode())

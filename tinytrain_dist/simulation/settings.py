@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettin
 from tinytrain_dist.data.domain import SplitName
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.foundation.errors import ConfigError
-from tinytrain_dist.foundation.hashing import content_hash
+from tinytrain_dist.foundation.hashing import canonical_json, content_hash
 from tinytrain_dist.simulation.schema import RESULT_VERSION
 
 Initialization = Literal["random", "pretrained", "meta_trained"]
@@ -88,7 +89,7 @@ class SimulationSettings:
 
 def identity_of(settings: SimulationSettings, *, checkpoint: str, domain_hashes: dict[str, str]) -> dict[str, Any]:
     """Return the keys that decide every number: two requests with equal identity share one run."""
-    return {
+    identity: dict[str, Any] = {
         "seed": settings.seed,
         "split": settings.split,
         "episodes": asdict(settings.episodes),
@@ -101,6 +102,8 @@ def identity_of(settings: SimulationSettings, *, checkpoint: str, domain_hashes:
         "result_version": RESULT_VERSION,
         "domain_hashes": domain_hashes,
     }
+    plain: dict[str, Any] = json.loads(canonical_json(identity))  # as it will be read back: lists for tuples
+    return plain
 
 
 def run_id_of(identity: dict[str, Any]) -> str:

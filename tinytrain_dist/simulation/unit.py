@@ -12,7 +12,7 @@ from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_informati
 from tinytrain_dist.adaptation.methods import METHODS, Method, PlanQuestion
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.task import TargetTask
-from tinytrain_dist.adaptation.weight_norms import input_channel_norms, weight_norm
+from tinytrain_dist.adaptation.weight_norms import channel_norms, weight_norm
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.costs.pricing import device_budget, plan_memory_bytes
 from tinytrain_dist.costs.profiles import DeviceProfile
@@ -72,7 +72,9 @@ class Unit:
     @cached_property
     def fisher(self) -> FisherInformation:
         """Fisher information of the task: measured once, shared by every device."""
-        return fisher_information(self.task, self.network.graph.last_blocks(self.setup.selection.inspect_blocks))
+        selection = self.setup.selection
+        inspected = self.network.graph.last_blocks(selection.inspect_blocks)
+        return fisher_information(self.task, inspected, point=selection.fisher_point)
 
     def run(self, cells: Cells) -> UnitResult:
         """Return the rows of every (method, device) in ``cells``; a failure becomes rows, never an exception.
@@ -159,7 +161,8 @@ class Unit:
             memory_of=self._memory_rule(profile),
             fisher=lambda: self.fisher,
             weight_norm=partial(weight_norm, self.network),
-            input_norms=partial(input_channel_norms, self.network),
+            channel_norms=partial(channel_norms, self.network),
+            device=profile.name,
         )
 
     def _memory_rule(self, profile: DeviceProfile) -> Callable[[UpdatePlan], int]:

@@ -7,6 +7,7 @@ errors. Every section then becomes the frozen settings of the floor it belongs t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -68,13 +69,17 @@ class DevicesConfig:
 
 @dataclass
 class FineTuneConfig:
-    """Fine-tuning; ``scale`` null takes the checkpoint's."""
+    """Fine-tuning; ``scale`` null takes the checkpoint's (cosine) or 1 (euclidean).
+
+    ``learning_rate`` ``auto`` chooses one of ``rate_search.rates`` on meta-validation classes.
+    """
 
     iterations: int = 40
-    learning_rate: float = 3e-3
+    learning_rate: float | int | str = 3e-3
     optimizer: str = "adam"
     momentum: float = 0.9
     scale: float | None = None
+    distance: str = "cosine"
     augment: bool = True
     mode: str = "reference"
     pool_views: int = 8
@@ -83,12 +88,20 @@ class FineTuneConfig:
 
 @dataclass
 class SelectionConfig:
-    """Layer and channel selection of tinytrain."""
+    """Layer and channel selection of tinytrain, and the static scheme of sparse_update.
+
+    ``channel_ratio`` is a number or ``auto``; ``device_ratios`` gives single devices their own, as in
+    ``selection.device_ratios={stm32f746:0.25}``. ``scheme`` is a file, a shipped name, or null: the backbone's own.
+    """
 
     criterion: str = "full"
     inspect_blocks: int = 6
-    channel_ratio: float = 0.5
+    fisher_point: str = "after_activation"
+    channel_criterion: str = "fisher"
+    channel_ratio: float | int | str = 0.5
+    device_ratios: dict[str, Any] = field(default_factory=dict)
     side: str = "output"
+    scheme: str | None = None
     on_overflow: str = "skip"
 
 
@@ -96,8 +109,16 @@ class SelectionConfig:
 class BudgetConfig:
     """Budget of an update; ``memory_bytes`` null takes each device's own free memory."""
 
-    memory_bytes: int | None = None
+    memory_bytes: int | float | str | None = None
     compute_share: float = 0.15
+
+
+@dataclass
+class RateSearchConfig:
+    """What ``finetune.learning_rate=auto`` tries: ``num_tasks`` of each of ``meta_train.domains``, split ``valid``."""
+
+    rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2])
+    num_tasks: int = 8
 
 
 @dataclass
@@ -180,6 +201,7 @@ class JobConfig:
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rate_search: RateSearchConfig = field(default_factory=RateSearchConfig)
     meta_train: MetaTrainConfig = field(default_factory=MetaTrainConfig)
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)

@@ -6,15 +6,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
+from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings, check_rate
+from tinytrain_dist.costs.schemes import find_scheme
 from tinytrain_dist.data.domain import SplitName
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.execution.settings import ExecutorSettings
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.reporting.wandb_run import MODES, Mode
+from tinytrain_dist.simulation.rate_search import RateGrid
 from tinytrain_dist.simulation.settings import DispatchSettings, SimulationSettings
 from tinytrain_dist.verbs.job_config import ExecutorConfig, JobConfig
+
+AUTO = "auto"
 
 
 def executor_settings(config: ExecutorConfig) -> ExecutorSettings:
@@ -43,10 +47,38 @@ def simulation_settings(config: JobConfig, *, weights: Path | None) -> Simulatio
         devices=tuple(config.devices.names),
         data_roots=tuple(config.data.roots),
         device_dirs=tuple(config.devices.dirs),
-        finetune=FineTuneSettings(**asdict(config.finetune)),
-        selection=SelectionSettings(**asdict(config.selection), **asdict(config.budget)),
+        finetune=FineTuneSettings(**asdict(config.finetune) | {"learning_rate": _rate(config)}),
+        selection=selection_settings(config),
         dispatch=DispatchSettings(**asdict(config.dispatch)),
     )
+
+
+def selection_settings(config: JobConfig) -> SelectionSettings:
+    """Return how layers and channels are chosen; a static scheme named there is read here."""
+    values = asdict(config.selection) | asdict(config.budget)
+    values["device_ratios"] = tuple(sorted(config.selection.device_ratios.items()))
+    if config.selection.scheme is not None:
+        values["scheme"] = find_scheme(config.selection.scheme).scheme
+    return SelectionSettings(**values)
+
+
+def rate_grid(config: JobConfig) -> RateGrid | None:
+    """Return the learning rates to choose from, ``None`` where the rate is given."""
+    if config.finetune.learning_rate != AUTO:
+        return None
+    search = config.rate_search
+    return RateGrid(
+        rates=tuple(search.rates), num_tasks=search.num_tasks, domains=tuple(config.meta_train.domains)
+    )  # fmt: skip
+
+
+def _rate(config: JobConfig) -> float:
+    """Return the given rate; of ``auto`` the first that is tried."""
+    rate = config.finetune.learning_rate
+    if rate == AUTO:
+        return config.rate_search.rates[0] if config.rate_search.rates else 1.0
+    check_rate(rate, allowed=", or auto")
+    return float(rate)
 
 
 def meta_train_settings(config: JobConfig) -> MetaTrainSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
@@ -17,11 +18,19 @@ from tinytrain_dist.reporting.runs import open_run
 from tinytrain_dist.reporting.wandb_run import log_to_wandb
 from tinytrain_dist.simulation.engine import SimulationResult, simulate
 from tinytrain_dist.simulation.plan_run import plan_run
+from tinytrain_dist.simulation.rate_search import search_rate
+from tinytrain_dist.simulation.run_document import RATE_SEARCH
 from tinytrain_dist.simulation.settings import SimulationSettings
 from tinytrain_dist.verbs.compose import command_line, compose_job, config_document, output_root
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
-from tinytrain_dist.verbs.settings_of import executor_settings, meta_train_settings, simulation_settings, wandb_mode
+from tinytrain_dist.verbs.settings_of import (
+    executor_settings,
+    meta_train_settings,
+    rate_grid,
+    simulation_settings,
+    wandb_mode,
+)
 
 RANDOM, META_TRAIN = "random", "meta_train"
 """Values of ``backbone.weights`` that name no file."""
@@ -39,13 +48,15 @@ def main(argv: list[str]) -> ExitCode:
     command = command_line("simulate", argv)
     make_folder(root)
     with cluster(executor):
+        settings = replace(settings, weights=initial_weights(config, root=root, command=command))
+        settings, found = with_searched_rate(config, settings, root=root, command=command)
         result = simulate(
-            replace(settings, weights=initial_weights(config, root=root, command=command)),
+            settings,
             root=root,
             run_id=config.run.id,
             force_new=config.run.force_new,
             executor=executor,
-            config=config_document(config) | {"command": command},
+            config=config_document(config) | {"command": command} | found,
         )
     _say_what_ran(result)
     run = open_run(result.folder)
@@ -60,9 +71,26 @@ def checked_settings(config: JobConfig) -> SimulationSettings:
     """Return the simulation asked for; what is wrong with it is said before a cluster or an earlier stage starts."""
     settings = simulation_settings(config, weights=given_weights(config))
     plan_run(settings)
+    if (grid := rate_grid(config)) is not None:
+        grid.check(settings)
+        plan_run(grid.trial(settings, rate=grid.rates[0]))
     if config.backbone.weights == META_TRAIN:
         meta_train_settings(config)
     return settings
+
+
+def with_searched_rate(
+    config: JobConfig, settings: SimulationSettings, *, root: Path, command: str
+) -> tuple[SimulationSettings, dict[str, Any]]:
+    """Return the settings with the learning rate to use, and what ``run.json`` says about its choice."""
+    grid = rate_grid(config)
+    if grid is None:
+        return settings, {}
+    choice = search_rate(settings, grid, root=root, executor=executor_settings(config.executor), command=command)
+    scores = ", ".join(f"{rate}: {100 * score:.1f} %" for rate, score in choice.scores.items())
+    say(f"learning rate {choice.rate:g}, best on valid classes of {' and '.join(grid.domains)} ({scores})")
+    finetune = replace(settings.finetune, learning_rate=choice.rate)
+    return replace(settings, finetune=finetune), {RATE_SEARCH: choice.document()}
 
 
 def given_weights(config: JobConfig) -> Path | None:

@@ -20,7 +20,7 @@ from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.foundation.registry import Registry
 from tinytrain_dist.graphs.budget import Budget
 from tinytrain_dist.graphs.layer_graph import LayerGraph
-from tinytrain_dist.graphs.update_plan import UpdatePlan
+from tinytrain_dist.graphs.update_plan import Side, UpdatePlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,10 @@ class PlanQuestion:
     ----------
     fisher
         Fisher information of the task; measured at the first call, then shared by every device.
-    weight_norm, input_norms
-        L2 norm of a layer's weights: of all, and per input channel ``[in_channels]``.
+    weight_norm, channel_norms
+        L2 norm of a layer's weights: of all, and per channel of a side.
+    device
+        Name of the device: it may have a channel ratio of its own.
     budget, memory_of
         The device's budget, and the bytes a plan takes by the rule that budget is stated in.
     """
@@ -44,7 +46,8 @@ class PlanQuestion:
     memory_of: Callable[[UpdatePlan], int]
     fisher: Callable[[], FisherInformation]
     weight_norm: Callable[[int], float]
-    input_norms: Callable[[int], NDArray[np.float64]]
+    channel_norms: Callable[[int, Side], NDArray[np.float64]]
+    device: str = ""
 
 
 class Method(ABC):
@@ -86,7 +89,7 @@ class Method(ABC):
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
         """Return the settings this method's outcome depends on, a name to a value."""
-        return {"scale": finetune.scale, **training_settings(finetune)}
+        return {"scale": finetune.scale, "distance": finetune.distance, **training_settings(finetune)}
 
 
 def training_settings(finetune: FineTuneSettings) -> dict[str, object]:

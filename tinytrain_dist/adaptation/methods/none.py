@@ -26,8 +26,8 @@ class NoUpdate(Method):
         return Adaptation(accuracy_before=task.accuracy_before, accuracy_after=task.accuracy_before)
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
-        """Nothing counts: the scale leaves the nearest prototype the nearest."""
-        return {}
+        """The distance alone counts: a scale leaves the nearest prototype the nearest."""
+        return {"distance": finetune.distance}
 
 
 METHODS.register(NoUpdate.name, NoUpdate())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinytrain_dist.adaptation.methods.method import METHODS, Method, PlanQuestion
 from tinytrain_dist.adaptation.selection import Decision
-from tinytrain_dist.costs.static_plans import SPARSE_UPDATE_SCHEMES, scheme_plan
-from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
+from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
+from tinytrain_dist.costs.schemes import default_scheme, scheme_plan
+from tinytrain_dist.graphs.update_plan import LayerUpdate, Side, UpdatePlan
 
 
 class SparseUpdate(Method):
@@ -22,18 +25,32 @@ class SparseUpdate(Method):
 
     def decide(self, question: PlanQuestion) -> Decision:
         """Return the scheme's plan, or ``not_applicable`` for a backbone without one."""
-        scheme = SPARSE_UPDATE_SCHEMES.get(question.graph.name)
+        scheme = question.settings.scheme or default_scheme(question.graph.name)
         if scheme is None:
             reason = f"no static scheme is known for {question.graph.name}; tinytrain search-static finds one"
             return Decision(status="not_applicable", plan=UpdatePlan(backbone=question.graph.name), reason=reason)
-        plan = scheme_plan(question.graph, scheme)
-        return Decision(status="ok", plan=replace(plan, updates=tuple(_largest(question, u) for u in plan.updates)))
+        plan = largest_inputs(scheme_plan(question.graph, scheme), question.channel_norms)
+        return Decision(status="ok", plan=plan)
+
+    def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
+        """Training settings, and the scheme where it is not the shipped default."""
+        scheme = {} if selection.scheme is None else {"scheme": selection.scheme.hash}
+        return super().variant_settings(finetune, selection) | scheme
 
 
-def _largest(question: PlanQuestion, update: LayerUpdate) -> LayerUpdate:
-    """Return the update with its input channels of largest weight norm."""
+def largest_inputs(plan: UpdatePlan, norms_of: Callable[[int, Side], NDArray[np.float64]]) -> UpdatePlan:
+    """Return the plan with as many input channels of each layer, but those of largest weight norm.
+
+    Parameters
+    ----------
+    norms_of
+        L2 norm of a layer's weights per channel of a side.
+    """
+    return replace(plan, updates=tuple(_largest(update, norms_of(update.layer, "input")) for update in plan.updates))
+
+
+def _largest(update: LayerUpdate, norms: NDArray[np.float64]) -> LayerUpdate:
     assert update.channels is not None
-    norms = question.input_norms(update.layer)
     if len(update.channels) == len(norms):
         return update
     best = np.lexsort((np.arange(len(norms)), -norms))[: len(update.channels)]

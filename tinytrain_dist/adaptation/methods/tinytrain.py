@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from tinytrain_dist.adaptation.methods.method import METHODS, Method, PlanQuestion
 from tinytrain_dist.adaptation.selection import Decision, SelectionInput, select_plan
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
@@ -26,17 +24,18 @@ class TinyTrain(Method):
             graph=question.graph,
             delta=delta,
             weight_norms={layer: question.weight_norm(layer) for layer in delta},
-            input_norms={layer: question.input_norms(layer) for layer in delta},
+            channel_norms=question.channel_norms,
             budget=question.budget,
             memory_of=question.memory_of,
             settings=question.settings,
             task_id=question.task_id,
+            device=question.device,
         )
         return select_plan(given)
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
         """Training settings and how layers are chosen, budgets included."""
-        return super().variant_settings(finetune, selection) | asdict(selection)
+        return super().variant_settings(finetune, selection) | selection.of_selection()
 
 
 METHODS.register(TinyTrain.name, TinyTrain())
