@@ -23,15 +23,16 @@ VERBS: dict[str, str] = {
     "costs": "memory, MACs, time and energy of a method, without training",
     "meta-train": "meta-train a backbone on episodes (Ray actors)",
     "simulate": "adapt to target tasks and price them on devices (Ray tasks)",
+    "search-static": "find a static scheme for sparse_update under a budget (Ray tasks)",
     "compare": "the planner's table of a run",
     "report": "the HTML page of a run, and its W&B run",
 }
-JOB_VERBS = frozenset({"calibrate", "meta-train", "simulate"})
+JOB_VERBS = frozenset({"search-static", "calibrate", "meta-train", "simulate"})
 
 
 def usage() -> str:
     """Return the text of ``tinytrain --help``."""
-    lines = [f"  {name:<12} {text}" for name, text in VERBS.items()]
+    lines = [f"  {name:<14} {text}" for name, text in VERBS.items()]
     return (
         "usage: tinytrain VERB [options]\n\n"
         "Meta-training and simulated on-device few-shot training over fleets of devices.\n\n"

@@ -1,0 +1,101 @@
+"""``tinytrain search-static``: finds a static scheme for sparse_update on meta-validation tasks and stores it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tinytrain_dist.adaptation.settings import FineTuneSettings
+from tinytrain_dist.data.episodes import EpisodeSettings
+from tinytrain_dist.execution.settings import KINDS, ExecutorSettings, cluster
+from tinytrain_dist.foundation.errors import ConfigError, ExitCode
+from tinytrain_dist.foundation.logs import start_logging
+from tinytrain_dist.foundation.paths import local_path
+from tinytrain_dist.simulation.scheme_search import Evolution
+from tinytrain_dist.simulation.search_static import SearchSettings, search_static
+from tinytrain_dist.verbs.arguments import VerbParser, print_json
+from tinytrain_dist.verbs.compose import command_line
+
+
+def main(argv: list[str]) -> ExitCode:
+    """Run the verb."""
+    options = _parser().parse(argv)
+    start_logging()
+    settings = SearchSettings(
+        backbone=options.backbone,
+        memory_bytes=_bytes(options.budget_memory_bytes),
+        compute_share=options.budget_compute_share,
+        weights=None if options.weights is None else local_path(options.weights, what="--weights"),
+        evolution=Evolution(generations=options.generations, population=options.population, seed=options.seed),
+        num_tasks=options.tasks,
+        episodes=EpisodeSettings(way=options.way, shot=options.shot, query=options.query),
+        resolution=options.resolution,
+        budget_resolution=options.budget_resolution,
+        finetune=FineTuneSettings(mode="fast", iterations=options.iterations, learning_rate=options.learning_rate),
+    )
+    executor = ExecutorSettings(kind=options.executor, num_workers=options.num_workers)
+    out = local_path(options.out, what="--out")
+    with cluster(executor):
+        file = search_static(settings, out=out, executor=executor, command=command_line("search-static", argv))
+    found = file.model_dump() | {"file": str(out)}
+    if options.json:
+        print_json(found)
+    else:
+        print(_text(found, out))
+    return ExitCode.DONE
+
+
+def _parser() -> VerbParser:
+    parser = VerbParser(
+        "search-static",
+        description="Evolutionary search of a static scheme for sparse_update under a budget, on classes of the\n"
+        "source domains (emoji, icons) that no test uses. The same command resumes.",
+        example="tinytrain search-static --backbone mcunet --budget-memory-bytes 1000000 --generations 2 --population 4"
+        " --tasks 2 --iterations 5 --out scheme.yaml",
+    )
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--budget-memory-bytes", required=True, metavar="BYTES",
+                        help="weights, Adam and activations of the update (fp32, batch 1), in bytes")  # fmt: skip
+    parser.add_argument("--budget-compute-share", type=float, default=0.15, metavar="SHARE",
+                        help="of FullTrain's backward MACs (default %(default)s)")  # fmt: skip
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: random weights of the seed)")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="scheme to write (YAML); scores are kept beside it"
+    )
+    parser.add_argument("--generations", type=int, default=20, help="default %(default)s")
+    parser.add_argument("--population", type=int, default=8, help="new schemes per generation (default %(default)s)")
+    parser.add_argument("--tasks", type=int, default=8, help="tasks of the evolution (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of tasks and evolution (default %(default)s)")
+    parser.add_argument("--way", type=int, default=5, help="classes of a task (default %(default)s)")
+    parser.add_argument("--shot", type=int, default=5, help="support images per class (default %(default)s)")
+    parser.add_argument("--query", type=int, default=10, help="query images per class (default %(default)s)")
+    parser.add_argument("--resolution", type=int, default=84, help="pixels of the tasks (default %(default)s)")
+    parser.add_argument(
+        "--budget-resolution", type=int, default=128, help="pixels of the budget (default %(default)s)"
+    )
+    parser.add_argument("--iterations", type=int, default=40, help="of each tuning (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="of each tuning (default %(default)s)")
+    parser.add_argument("--executor", default="ray", help=f"{' or '.join(KINDS)} (default %(default)s)")
+    parser.add_argument("--num-workers", type=int, default=None, help="CPUs to use (default: all)")
+    return parser
+
+
+def _bytes(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ConfigError(
+            f"--budget-memory-bytes: found {text!r}; allowed: a whole number of bytes above 0, without a unit"
+        )
+    return int(text)
+
+
+def _text(found: dict[str, Any], out: Path) -> str:
+    search = found["search"]
+    layers = ", ".join(f"{layer} ({share:g})" for layer, share in found["input_shares"].items())
+    lines = [
+        f"layers (share of input channels): {layers}; last biases: {found['num_last_biases']}",
+        f"{found['updated_weights']} weights, {found['backward_macs']} backward MACs, {found['memory_bytes']} bytes",
+        f"accuracy {100 * search['accuracy']:.1f} %, on fresh tasks {100 * search['fresh_accuracy']:.1f} %; "
+        f"before {100 * search['accuracy_before']:.1f} %",
+    ]
+    lines += [f"  {name}: {100 * a:.1f} %, fresh {100 * b:.1f} %" for name, (a, b) in search["others"].items()]
+    return "\n".join([*lines, f"scheme: {out}"])
