@@ -14,7 +14,8 @@ def table_rows(name: str, *, columns: int) -> list[list[str]]:
     """Return the cells of the last table of a page."""
     lines = (DOCS / name).read_text().splitlines()
     start = max(i for i, line in enumerate(lines) if line.startswith("|---"))
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 1 :] if line.startswith("|")]
+    table = [line for line in lines[start + 1 :] if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert rows and all(len(row) == columns for row in rows)
     return rows
 

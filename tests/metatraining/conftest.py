@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +44,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> MetaTrainSettings:
-    return replace(TINY)
+    """Settings of a training of a few seconds."""
+    return TINY

@@ -29,10 +29,8 @@ def train(settings: MetaTrainSettings, root: Path, data_root: str, **options: An
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data_root: str, tmp_path_factory: pytest.TempPathFactory) -> MetaTrainResult:
-    from conftest import TINY
-
-    return train(TINY, tmp_path_factory.mktemp("undisturbed"), data_root)
+def undisturbed(tiny: MetaTrainSettings, data_root: str, tmp_path_factory: pytest.TempPathFactory) -> MetaTrainResult:
+    return train(tiny, tmp_path_factory.mktemp("undisturbed"), data_root)
 
 
 def weights_of(result: MetaTrainResult) -> np.ndarray:
