@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinytrain_dist.backbones import compiled, kernels
+from tinytrain_dist.foundation.compiling import forget_compiler
 from tinytrain_dist.graphs.layer_graph import ConvLayer, Role
 
 NUM = 3
@@ -60,12 +61,10 @@ def plain(layer: ConvLayer, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a machine without Numba."""
     monkeypatch.setitem(sys.modules, "numba", None)
-    compiled._compiler.cache_clear()
-    compiled._compiled.cache_clear()
+    forget_compiler()
     yield
     monkeypatch.undo()
-    compiled._compiler.cache_clear()
-    compiled._compiled.cache_clear()
+    forget_compiler()
 
 
 @pytest.fixture(params=["as installed", "no compiler", "no fused operator", "neither"])
@@ -137,7 +136,7 @@ def test_the_compiled_depthwise_gradient_equals_autograd_in_float64(kernel: int,
 
 def test_masks_and_masked_gradients_are_the_same_compiled_or_not(no_compiler: None) -> None:
     fallback = masks()
-    compiled._compiler.cache_clear()
+    forget_compiler()
     with pytest.MonkeyPatch.context() as context:
         context.delitem(sys.modules, "numba")
         assert compiled.is_compiled(torch.zeros(1)) == (_numba() is not None)

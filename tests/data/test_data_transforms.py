@@ -79,3 +79,16 @@ def test_colour_equals_the_three_steps_of_the_original() -> None:
 def test_pixels_must_be_scaled_first() -> None:
     with pytest.raises(AssertionError, match="use to_float"):
         augment(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), seeded())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_compiled_augmentation_equals_the_torch_one(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(12, 3, 17, 20, generator=seeded()).contiguous(memory_format=layout)
+    draws = draw_augmentation(12, height=17, width=20, generator=seeded(4))
+    fast = apply_augmentation(images, draws=draws)
+    monkeypatch.setattr(transforms, "compiler", lambda: None)
+    plain = apply_augmentation(images, draws=draws)
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+    assert fast.is_contiguous(memory_format=layout)

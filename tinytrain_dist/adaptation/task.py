@@ -54,7 +54,7 @@ class TargetTask:
     @cached_property
     def support_unit(self) -> Tensor:
         """Support images in [0, 1], the form augmentation works on, ``[S, 3, R, R]``."""
-        return to_float(torch.from_numpy(self.episode.support_images)).to(self.network.dtype)
+        return _channels_last(to_float(torch.from_numpy(self.episode.support_images)).to(self.network.dtype))
 
     @cached_property
     def support_input(self) -> Tensor:

@@ -1,26 +1,25 @@
 """Compiled loops for what PyTorch does badly on the CPU, with PyTorch as the fallback of each.
 
-Numba compiles them at first use for the CPU they run on and keeps the result on disk; nothing has to be
-compiled when the package is installed. Arrays are channels_last, so the innermost loop runs over contiguous
+Compiled at first use (``foundation.compiling``). Arrays are channels_last, so the innermost loop runs over contiguous
 channels and becomes vector instructions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tinytrain_dist.foundation.compiling import compiled, compiler
+
 CAP = 6.0
 
 
 def is_compiled(x: Tensor) -> bool:
     """Return whether the compiled loops take tensors such as ``x``; a static rule, not a measurement."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and _compiler() is not None
+    return x.dtype == torch.float32 and x.device.type == "cpu" and compiler() is not None
 
 
 def depthwise_weight_gradient(grad: Tensor, x: Tensor, *, kernel: int, stride: int) -> Tensor:
@@ -39,7 +38,7 @@ def depthwise_weight_gradient(grad: Tensor, x: Tensor, *, kernel: int, stride: i
         ``[C, 1, k, k]``.
     """
     total = np.zeros((kernel * kernel, x.shape[1]), dtype=np.float32)
-    _compiled(_depthwise)(_nhwc(grad), _nhwc(x), total, kernel, stride)
+    compiled(_depthwise)(_nhwc(grad), _nhwc(x), total, kernel, stride)
     return torch.from_numpy(total).T.reshape(x.shape[1], 1, kernel, kernel)
 
 
@@ -48,7 +47,7 @@ def relu6_mask(activation: Tensor) -> Tensor:
     if not is_compiled(activation):
         return (activation > 0) & (activation < CAP)
     mask = torch.empty_like(activation, dtype=torch.bool)
-    _compiled(_mark)(_flat(activation), _flat(mask))
+    compiled(_mark)(_flat(activation), _flat(mask))
     return mask
 
 
@@ -57,24 +56,8 @@ def masked(grad: Tensor, mask: Tensor) -> Tensor:
     if not is_compiled(grad):
         return grad * mask
     result = torch.empty_like(mask, dtype=grad.dtype)
-    _compiled(_keep)(_flat(grad.contiguous(memory_format=torch.channels_last)), _flat(mask), _flat(result))
+    compiled(_keep)(_flat(grad.contiguous(memory_format=torch.channels_last)), _flat(mask), _flat(result))
     return result
-
-
-@cache
-def _compiler() -> Any:
-    try:
-        from numba import njit
-    except ImportError:
-        return None
-    # contraction into fused multiply-add only: sums keep the order they are written in
-    return njit(cache=True, fastmath={"contract"})
-
-
-@cache
-def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
-    made: Callable[..., None] = _compiler()(loop)
-    return made
 
 
 def _nhwc(images: Tensor) -> np.ndarray[Any, Any]:

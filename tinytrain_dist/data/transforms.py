@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from tinytrain_dist.data.augmentation_loop import augment_pixels
+from tinytrain_dist.foundation.compiling import compiled, compiler
 
 PROBABILITY = 0.9
 FLIP_PROBABILITY = 0.5
@@ -93,7 +97,17 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 def apply_augmentation(images: Tensor, *, draws: Augmentation) -> Tensor:
     """Apply given draws to float images [n, 3, h, w] in [0, 1]."""
     assert images.is_floating_point(), f"augmentation works on floats in [0, 1], found {images.dtype}; use to_float"
+    if images.dtype == torch.float32 and images.device.type == "cpu" and compiler() is not None:
+        return _compiled_augmentation(images, draws)
     return _move(_colour(images, draws), draws)
+
+
+def _compiled_augmentation(images: Tensor, draws: Augmentation) -> Tensor:
+    result = torch.empty_like(images)
+    numbers = (draws.flipped, draws.brightness, draws.saturation, draws.contrast, draws.shift)
+    source, target = (t.permute(0, 2, 3, 1).numpy() for t in (images.detach(), result))
+    compiled(augment_pixels)(source, *(t.numpy() for t in numbers), np.float32(FILL), target)
+    return result
 
 
 def _colour(images: Tensor, draws: Augmentation) -> Tensor:
