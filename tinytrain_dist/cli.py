@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "weights": "list, check or import checkpoints",
     "devices": "list, show or check device profiles",
     "predict": "time and energy of networks on a device, from their operation totals",
+    "measure": "time layers and steps on this machine, as rows for calibrate",
     "calibrate": "fit device profiles to rows of measurements",
     "costs": "memory, MACs, time and energy of a method, without training",
     "meta-train": "meta-train a backbone on episodes (Ray actors)",

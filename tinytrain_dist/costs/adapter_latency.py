@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinytrain_dist.costs.counters import STATE_WORDS
-from tinytrain_dist.costs.latency import ImagePass, layer_ms
+from tinytrain_dist.costs.latency import ImagePass, input_grad_ms, layer_ms, weight_grad_ms
 from tinytrain_dist.costs.macs import passes_gradient
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.graphs.adapters import lite_residuals
@@ -19,10 +19,9 @@ def adapter_pass(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) ->
         assert start is not None, "a plan with modules changes something"
         first, second = module.convolutions
         forward += layer_ms(first, profile) + layer_ms(second, profile)
-        ratio = profile.weight_grad_cost_ratio
-        weight_grad += sum(layer_ms(layer, profile, cost_ratio=ratio) for layer in (first, second))
+        weight_grad += weight_grad_ms(first, profile) + weight_grad_ms(second, profile)
         passed = (first, second) if passes_gradient(graph, module, start) else (second,)
-        input_grad += sum(layer_ms(layer, profile, cost_ratio=profile.input_grad_cost_ratio) for layer in passed)
+        input_grad += sum(input_grad_ms(layer, profile) for layer in passed)
     return ImagePass(forward_ms=forward, input_grad_ms=input_grad, weight_grad_ms=weight_grad)
 
 

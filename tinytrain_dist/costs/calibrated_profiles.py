@@ -10,6 +10,7 @@ from typing import Any
 from tinytrain_dist.costs.calibration import CalibratedSetting
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
 from tinytrain_dist.costs.latency_forms import COEFFICIENTS
+from tinytrain_dist.costs.measured_phases import MeasuredPhases
 from tinytrain_dist.costs.measurements import Measurement, Setting
 from tinytrain_dist.costs.phase_fit import CalibratedPhases
 from tinytrain_dist.costs.profile_files import load_profile, profile_path, read_profile, setting_of
@@ -128,6 +129,11 @@ def write_phases(target: Target, found: CalibratedPhases) -> DeviceProfile:
         for name, count in found.num_rows.items()
     }
     return _write(target, found.coefficients, sources, {"training": found.training})
+
+
+def write_measured_phases(target: Target, found: MeasuredPhases) -> DeviceProfile:
+    """Write the forms of training phases measured by themselves into ``target``; returns the profile as read back."""
+    return _write(target, {"phases": found.coefficients}, {}, {"training": found.training})
 
 
 def _write(

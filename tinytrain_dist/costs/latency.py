@@ -14,6 +14,16 @@ from typing import Literal
 from tinytrain_dist.costs.calibration_record import ESTIMATE_FACTOR
 from tinytrain_dist.costs.counters import STATE_WORDS
 from tinytrain_dist.costs.macs import chain_start
+from tinytrain_dist.costs.phase_amounts import (
+    Amounts,
+    chain_amounts,
+    fisher_amounts,
+    input_grad_amounts,
+    layer_amounts,
+    nanoseconds,
+    optimizer_amounts,
+    weight_grad_amounts,
+)
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan, update_weights, updated_weights
@@ -58,8 +68,28 @@ def layer_ms(layer: ConvLayer, profile: DeviceProfile, *, cost_ratio: float = 1.
 
 
 def _chain_ms(graph: LayerGraph, start: int, profile: DeviceProfile) -> float:
+    if "input_grad" in profile.phases:
+        return _measured_ms(profile, "input_grad", chain_amounts(graph, start))
     ratio = profile.input_grad_cost_ratio
     return sum(layer_ms(layer, profile, cost_ratio=ratio) for layer in graph.layers[start + 1 :])
+
+
+def input_grad_ms(layer: ConvLayer, profile: DeviceProfile) -> float:
+    """Return the time of one layer's input gradient for one image."""
+    if "input_grad" in profile.phases:
+        return _measured_ms(profile, "input_grad", input_grad_amounts(layer))
+    return layer_ms(layer, profile, cost_ratio=profile.input_grad_cost_ratio)
+
+
+def weight_grad_ms(layer: ConvLayer, profile: DeviceProfile) -> float:
+    """Return the time of the gradient of all weights of one layer for one image."""
+    if "weight_grad" in profile.phases:
+        return _measured_ms(profile, "weight_grad", layer_amounts(layer))
+    return layer_ms(layer, profile, cost_ratio=profile.weight_grad_cost_ratio)
+
+
+def _measured_ms(profile: DeviceProfile, phase: str, amounts: Amounts) -> float:
+    return nanoseconds(profile.phases[phase], amounts) / _NS_PER_MS
 
 
 def forward_ms(graph: LayerGraph, profile: DeviceProfile) -> float:
@@ -74,22 +104,31 @@ def image_pass(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) -> I
     and without the input gradient of the first layer of that chain.
     """
     start = chain_start(plan, chain="everything")
-    weight_grads = 0.0
-    for update in plan.updates:
-        layer = graph.layer(update.layer)
-        share = update_weights(update, layer) / layer.weights
-        weight_grads += layer_ms(layer, profile, cost_ratio=profile.weight_grad_cost_ratio, share=share)
     return ImagePass(
         forward_ms=forward_ms(graph, profile),
         input_grad_ms=0.0 if start is None else _chain_ms(graph, start, profile),
-        weight_grad_ms=weight_grads,
+        weight_grad_ms=_weight_grads_ms(graph, plan, profile),
     )
+
+
+def _weight_grads_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) -> float:
+    if "weight_grad" in profile.phases:
+        own = (*plan.updates, *plan.bias_layers, *plan.scale_layers)
+        return _measured_ms(profile, "weight_grad", weight_grad_amounts(graph, plan)) if own else 0.0
+    total = 0.0
+    for update in plan.updates:
+        layer = graph.layer(update.layer)
+        share = update_weights(update, layer) / layer.weights
+        total += layer_ms(layer, profile, cost_ratio=profile.weight_grad_cost_ratio, share=share)
+    return total
 
 
 def fisher_pass_ms(graph: LayerGraph, inspected: Sequence[int], profile: DeviceProfile) -> float:
     """Return the time of one image in the Fisher pass: forward, input gradients, activation x gradient sums."""
     if not inspected:
         return 0.0
+    if "fisher" in profile.phases:
+        return _measured_ms(profile, "fisher", fisher_amounts(graph, inspected))
     elements = sum(graph.layer(index).output_elements for index in inspected)
     reduction = elements * profile.pointwise_ns_per_mac / _NS_PER_MS
     passes = forward_ms(graph, profile) + _chain_ms(graph, min(inspected), profile) + reduction
@@ -99,6 +138,11 @@ def fisher_pass_ms(graph: LayerGraph, inspected: Sequence[int], profile: DeviceP
 def optimizer_step_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, *, optimizer: str) -> float:
     """Return the time of one optimizer step; the profile states Adam's, SGD touches a third of the words."""
     share = STATE_WORDS[optimizer] / STATE_WORDS["adam"]
+    if "optimizer" in profile.phases:
+        counts = optimizer_amounts(graph, plan)
+        if not counts["ops"]:
+            return 0.0
+        return _measured_ms(profile, "optimizer", counts | {"weights": share * counts["weights"]})
     return updated_weights(plan, graph) * share * profile.optimizer_ns_per_weight / _NS_PER_MS
 
 

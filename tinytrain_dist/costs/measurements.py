@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinytrain_dist.costs.phase_amounts import FURTHER
 from tinytrain_dist.foundation.errors import ConfigError, ProfileError, nearest
 from tinytrain_dist.foundation.hashing import content_hash
 from tinytrain_dist.foundation.paths import check_name
@@ -23,7 +24,9 @@ OPERATION_COLUMNS = (
 )  # fmt: skip
 SETTING_COLUMNS = ("profile", "board", "runtime", "precision", "threads", "accelerator")
 ROW_COLUMNS = (*SETTING_COLUMNS, "model", "family", *OPERATION_COLUMNS, "latency_ms", "source")
-OPTIONAL_COLUMNS = ("phase", "power_mode", "resolution", "biases", "energy_mj", "active_power_w", "status")
+OPTIONAL_COLUMNS = (
+    "phase", "power_mode", "resolution", "biases", "energy_mj", "active_power_w", "status", *FURTHER,
+)  # fmt: skip
 STATUSES = ("measured", "rejected")
 PHASES = ("forward", "input_grad", "weight_grad", "fisher", "optimizer", "load")
 """What a row timed: a forward pass (where no phase is stated), one part of a training step, or loading the weights.
@@ -89,6 +92,14 @@ class Measurement:
     source: str
     line: int
     phase: str = "forward"
+    further: tuple[tuple[str, float], ...] = ()
+
+    def amount(self, name: str) -> float:
+        """Return one of the counts of ``phase_amounts.AMOUNTS``; 0 where the row does not state it."""
+        if name in FURTHER:
+            return dict(self.further).get(name, 0.0)
+        value: float = getattr(self.operations, name)
+        return value
 
     @property
     def label(self) -> str:
@@ -190,6 +201,7 @@ def _measurement(path: Path, line: int, cells: dict[str, str]) -> Measurement:
         family=cells["family"],
         operations=_operations(path, line, cells, needs_macs=phase not in ("optimizer", "load")),
         phase=phase,
+        further=tuple((name, _number(path, line, name, cells[name])) for name in FURTHER if cells.get(name)),
         latency_ms=_number(path, line, "latency_ms", cells["latency_ms"], above_zero=True),
         energy_mj=_number(path, line, "energy_mj", energy, above_zero=True) if energy else None,
         status=status,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tinytrain_dist.costs.adapter_latency import adapter_optimizer_ms, adapter_pass
 from tinytrain_dist.costs.counters import STATE_WORDS
 from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, layer_ms
+from tinytrain_dist.costs.measured_plan_times import measured_optimizer, measured_weight_grads
 from tinytrain_dist.costs.plan_arrays import Ints, PlanArrays
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.workload import Workload
@@ -53,13 +54,19 @@ def plan_times(
     """Return the times of every plan on ``profile``."""
     forward = np.full(len(plans.start), forward_ms(graph, profile))
     image = forward + _chain_table(graph, profile)[plans.start] + _weight_grads(graph, plans, shares, profile)
-    words = STATE_WORDS[workload.optimizer] / STATE_WORDS["adam"]
-    optimizer = plans.weights.sum(axis=1) * words * profile.optimizer_ns_per_weight / 1e6
+    optimizer = _optimizer(graph, plans, profile, workload)
     if plans.adapters.any():
         added_forward, added_image, added_optimizer = _modules(graph, plans, profile, workload)
         forward, image, optimizer = forward + added_forward, image + added_image, optimizer + added_optimizer
     fisher = fisher_pass_ms(graph, workload.inspected, profile)
     return PlanTimes(forward_ms=forward, image_ms=image, optimizer_ms=optimizer, fisher_ms=fisher)
+
+
+def _optimizer(graph: LayerGraph, plans: PlanArrays, profile: DeviceProfile, workload: Workload) -> Floats:
+    words = STATE_WORDS[workload.optimizer] / STATE_WORDS["adam"]
+    if "optimizer" in profile.phases:
+        return measured_optimizer(graph, plans, profile.phases["optimizer"], words=words)
+    return np.asarray(plans.weights.sum(axis=1) * words * profile.optimizer_ns_per_weight / 1e6, np.float64)
 
 
 def _chain_table(graph: LayerGraph, profile: DeviceProfile) -> Floats:
@@ -70,6 +77,8 @@ def _chain_table(graph: LayerGraph, profile: DeviceProfile) -> Floats:
 
 
 def _weight_grads(graph: LayerGraph, plans: PlanArrays, shares: Shares, profile: DeviceProfile) -> Floats:
+    if "weight_grad" in profile.phases:
+        return measured_weight_grads(graph, plans, profile.phases["weight_grad"])
     total = np.zeros(len(plans.start))
     ratio = profile.weight_grad_cost_ratio
     for index, rows, values, place in shares:

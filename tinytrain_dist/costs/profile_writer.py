@@ -13,7 +13,7 @@ from tinytrain_dist.foundation.errors import ProfileError
 from tinytrain_dist.foundation.paths import atomic_write
 from tinytrain_dist.foundation.strict_yaml import load_yaml
 
-_BREAK_BEFORE = ("clock_hz", "calibration", "provenance")
+_BREAK_BEFORE = ("clock_hz", "phases", "calibration", "provenance")
 _PLAIN_WORDS = ("device_class", "runtime", "precision", "accelerator", "fit_counter", "name", "extends")
 _GROUPED_FROM = 10_000
 
@@ -50,6 +50,8 @@ def profile_text(keys: Mapping[str, Any]) -> str:
             lines.append("")
         if key == "calibration":
             lines += _calibration_lines(keys[key])
+        elif key == "phases":
+            lines += ["phases:", *(f"  {phase}: {_value(counts)}" for phase, counts in keys[key].items())]
         elif key == "provenance":
             lines += ["provenance:", *(f"  {name}: {_flow(source)}" for name, source in keys[key].items())]
         else:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tinytrain_dist.costs.calibration_record import Calibration, Standing
-from tinytrain_dist.foundation.errors import ProfileError
+from tinytrain_dist.costs.phase_amounts import AMOUNTS, MEASURED_PHASES
+from tinytrain_dist.foundation.errors import ProfileError, nearest
 from tinytrain_dist.foundation.hashing import content_hash
 from tinytrain_dist.foundation.paths import check_name
 
@@ -25,6 +26,7 @@ BytesPerSecond = Annotated[int, Field(ge=0, description="a whole number of bytes
 Hertz = Annotated[int, Field(gt=0, description="a whole number of hertz above 0")]
 NsPerMac = Annotated[float, Field(gt=0, description="nanoseconds per MAC, a number above 0")]
 NsPerByte = Annotated[float, Field(ge=0, description="nanoseconds per byte, a number, 0 or more")]
+NsPerCount = Annotated[float, Field(ge=0, description="nanoseconds per count, a number, 0 or more")]
 NsPerWeight = Annotated[float, Field(ge=0, description="nanoseconds per weight, a number, 0 or more")]
 Microseconds = Annotated[float, Field(ge=0, description="microseconds, a number, 0 or more")]
 Ratio = Annotated[float, Field(gt=0, description="a ratio, a number above 0")]
@@ -72,6 +74,9 @@ class DeviceProfile(BaseModel):
         Cost of a MAC of the backward pass relative to a forward MAC of the same layer.
     active_power_w, io_power_w, idle_power_w
         Power while computing, while waiting for storage, and while idle; ``None`` when unknown.
+    phases
+        Nanoseconds per count (``phase_amounts.AMOUNTS``) of training phases that were measured by themselves; a phase
+        that stands here is priced by it instead of by its cost ratio.
     calibration
         Errors and intervals of each phase that has rows of measurements; written by ``calibrate``.
     provenance
@@ -116,6 +121,7 @@ class DeviceProfile(BaseModel):
     io_power_w: MaybeWatts
     idle_power_w: MaybeWatts
 
+    phases: Annotated[dict[str, dict[str, NsPerCount]], Field(description="a mapping of phases to counts and ns")] = {}
     calibration: Annotated[Calibration, Field(description="what calibrate wrote")] = Calibration()
     provenance: Annotated[dict[str, Provenance], Field(description="a mapping of field names to kind and source")]
 
@@ -123,6 +129,17 @@ class DeviceProfile(BaseModel):
     @classmethod
     def _name_is_safe(cls, value: str) -> str:
         return check_name(value, what="name", error=ProfileError)
+
+    @field_validator("phases")
+    @classmethod
+    def _phases_are_known(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for phase, counts in value.items():
+            if phase not in MEASURED_PHASES:
+                raise ProfileError(f"unknown phase {phase!r}; {nearest(phase, MEASURED_PHASES)}")
+            for name in counts:
+                if name not in AMOUNTS:
+                    raise ProfileError(f"{phase}: unknown count {name!r}; {nearest(name, AMOUNTS)}")
+        return value
 
     @model_validator(mode="after")
     def _provenance_names_numbers(self) -> DeviceProfile:
@@ -134,7 +151,8 @@ class DeviceProfile(BaseModel):
     @cached_property
     def hash(self) -> str:
         """Content hash of everything that decides a price; the wording of sources is left out."""
-        return content_hash(self.model_dump(exclude={"provenance"}))
+        left_out = {"provenance"} if self.phases else {"provenance", "phases"}
+        return content_hash(self.model_dump(exclude=left_out))
 
     def __hash__(self) -> int:
         return hash(self.hash)

@@ -15,9 +15,10 @@ from tinytrain_dist.backbones.compiled import masked, relu6_mask
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient
 from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.costs.phase_amounts import Amounts, gathered_elements, input_grad_amounts, layer_amounts
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
-from tinytrain_dist.measuring.cases import Case, Term, operations_of
+from tinytrain_dist.measuring.cases import Case, Run
 
 SLICES = (0.25, 0.5)
 
@@ -26,19 +27,21 @@ def layer_cases(layer: ConvLayer, *, family: str, batch: int) -> Iterator[Case]:
     """Yield the cases of one layer shape."""
     name = layer_name(layer)
 
-    def case(phase: str, suffix: str, share: float, build: Callable[[], tuple[Term, ...]]) -> Case:
+    def case(phase: str, suffix: str, amounts: Amounts, build: Callable[[], tuple[Run, ...]]) -> Case:
         return Case(
             phase=phase, model=f"{name}{suffix}", family=family, resolution=layer.in_size,
-            operations=operations_of([(layer, share)]), build=build,
+            amounts=amounts, build=build,
         )  # fmt: skip
 
-    yield case("forward", "", 1.0, partial(_forward, layer, batch))
-    yield case("input_grad", "", 1.0, partial(_input_grad, layer, batch))
-    yield case("weight_grad", "", 1.0, partial(_weight_grad, layer, batch, layer.out_channels))
+    yield case("forward", "", layer_amounts(layer), partial(_forward, layer, batch))
+    yield case("input_grad", "", input_grad_amounts(layer), partial(_input_grad, layer, batch))
+    yield case("weight_grad", "", layer_amounts(layer), partial(_weight_grad, layer, batch, layer.out_channels))
     for ratio in SLICES:
         channels = max(1, round(ratio * layer.out_channels))
-        share = channels / layer.out_channels
-        yield case("weight_grad", f"-c{channels}", share, partial(_weight_grad, layer, batch, channels))
+        update = LayerUpdate(layer=layer.index, channels=tuple(range(channels)))
+        amounts = layer_amounts(layer, share=channels / layer.out_channels)
+        amounts |= {"activations_gathered": float(gathered_elements(update, layer))}
+        yield case("weight_grad", f"-c{channels}", amounts, partial(_weight_grad, layer, batch, channels))
 
 
 def layer_name(layer: ConvLayer) -> str:
@@ -60,7 +63,7 @@ def _alone(layer: ConvLayer) -> tuple[ConvLayer, FoldedNetwork]:
     return only, FoldedNetwork(build_backbone(graph))
 
 
-def _forward(layer: ConvLayer, batch: int) -> tuple[Term, ...]:
+def _forward(layer: ConvLayer, batch: int) -> tuple[Run, ...]:
     only, network = _alone(layer)
     weight, bias = network.layers[0]
     x = _images(layer, batch, output=False)
@@ -69,10 +72,10 @@ def _forward(layer: ConvLayer, batch: int) -> tuple[Term, ...]:
     def run() -> Tensor:
         return convolve(x, weight, bias, layer=only)
 
-    return ((1.0, run),)
+    return (run,)
 
 
-def _input_grad(layer: ConvLayer, batch: int) -> tuple[Term, ...]:
+def _input_grad(layer: ConvLayer, batch: int) -> tuple[Run, ...]:
     """Mask of the forward pass, mask of the gradient, input gradient."""
     only, network = _alone(layer)
     weight = network.layers[0][0]
@@ -83,10 +86,10 @@ def _input_grad(layer: ConvLayer, batch: int) -> tuple[Term, ...]:
         grad = masked(out, relu6_mask(out)) if only.has_activation else out
         return input_gradient(grad, weight, layer=only, in_shape=x.shape)
 
-    return ((1.0, run),)
+    return (run,)
 
 
-def _weight_grad(layer: ConvLayer, batch: int, channels: int) -> tuple[Term, ...]:
+def _weight_grad(layer: ConvLayer, batch: int, channels: int) -> tuple[Run, ...]:
     only, network = _alone(layer)
     chosen = None if channels == layer.out_channels else tuple(range(channels))
     weights = PlanWeights(network, UpdatePlan(backbone="one_layer", updates=(LayerUpdate(layer=0, channels=chosen),)))
@@ -100,4 +103,4 @@ def _weight_grad(layer: ConvLayer, batch: int, channels: int) -> tuple[Term, ...
         wanted = grad if outputs is None else select_channels(grad, outputs)
         weights.add_gradient(flat, 0, weight=weight_gradient(wanted, kept, layer=only), bias=None)
 
-    return ((1.0, run),)
+    return (run,)

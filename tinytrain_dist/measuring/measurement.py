@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from tinytrain_dist.costs.measurements import OPERATION_COLUMNS
+from tinytrain_dist.costs.phase_amounts import FURTHER
 from tinytrain_dist.execution.threads import keep_freed_memory, use_one_thread
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.foundation.progress import progress, say
@@ -123,11 +125,11 @@ def _row(case: Case, timing: Timing, common: dict[str, str], settings: MeasureSe
     share = settings.batch if case.per_image else 1
     energy = None if timing.energy_mj is None else timing.energy_mj / share
     latency = timing.latency_ms / share
-    totals = {key: cell(value, digits=12) for key, value in vars(case.operations).items()}
+    totals = {name: cell(case.amounts.get(name, 0.0), digits=12) for name in (*OPERATION_COLUMNS, *FURTHER)}
     return common | totals | {
         "phase": case.phase, "model": case.model, "family": case.family, "resolution": str(case.resolution),
         "latency_ms": cell(max(latency, LEAST_MS)), "energy_mj": cell(energy), "spread": cell(timing.spread, digits=3),
         "active_power_w": cell(None if energy is None else energy / latency),
-        "raw_ms": cell(timing.raw_ms), "reference_ms": cell(timing.reference_ms),
+        "median_ms": cell(timing.median_ms), "reference_ms": cell(timing.reference_ms),
         "status": "measured" if latency > LEAST_MS else "rejected",
     }  # fmt: skip

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tinytrain_dist.costs.measurements import OPERATION_COLUMNS, SETTING_COLUMNS, read_measurements
+from tinytrain_dist.costs.phase_amounts import FURTHER
 from tinytrain_dist.foundation.errors import ProfileError
 from tinytrain_dist.foundation.paths import atomic_write
 
 COLUMNS = (
-    *SETTING_COLUMNS, "power_mode", "phase", "model", "family", "resolution", *OPERATION_COLUMNS, "latency_ms",
-    "energy_mj", "active_power_w", "batch", "spread", "rounds", "raw_ms", "reference_ms", "quiet_reference_ms",
-    "timer", "clock_hz", "governor", "status", "source",
+    *SETTING_COLUMNS, "power_mode", "phase", "model", "family", "resolution", *OPERATION_COLUMNS, *FURTHER,
+    "latency_ms", "energy_mj", "active_power_w", "batch", "spread", "rounds", "median_ms", "reference_ms",
+    "quiet_reference_ms", "timer", "clock_hz", "governor", "status", "source",
 )  # fmt: skip
 SAME_COLUMNS = (*SETTING_COLUMNS, "power_mode", "batch", "timer", "quiet_reference_ms")
 """What all rows of one file share: it is one measurement of one setting."""

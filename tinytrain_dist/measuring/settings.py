@@ -35,7 +35,7 @@ class MeasureSettings:
     profile: str = "this_host"
     backbones: tuple[str, ...] = ("mcunet", "mobilenet_v2", "proxylessnas")
     resolutions: tuple[int, ...] = (64, 96, 160)
-    batch: int = 1
+    batch: int = 16
     threads: int = 1
     num_layers: int = 64
     rounds: int = 11

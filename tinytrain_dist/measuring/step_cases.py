@@ -1,7 +1,8 @@
 """Parts of whole steps of one network, each timed where it stands: between the layers before and after it.
 
-``input_grad`` and ``weight_grad`` cannot run alone in a step: each is the difference of two passes, masks and kept
-inputs included, so forward + input_grad + weight_grad is the step.
+``input_grad`` is the backward pass that updates nothing, and the masks it needs from the forward pass.
+``weight_grad`` cannot run alone: a probe inside the step times kept inputs and weight gradients. forward +
+input_grad + weight_grad is the step.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +21,24 @@ from tinytrain_dist.adaptation.fine_tuning import make_optimizer
 from tinytrain_dist.adaptation.fisher import channel_delta
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.adaptation.settings import FineTuneSettings
-from tinytrain_dist.adaptation.sparse_pass import SparsePass
+from tinytrain_dist.adaptation.sparse_pass import SparsePass, Tape
 from tinytrain_dist.backbones.card import CheckpointCard
 from tinytrain_dist.backbones.checkpoint import load_checkpoint, save_checkpoint
+from tinytrain_dist.backbones.compiled import relu6_mask
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import LayerState, build_backbone
-from tinytrain_dist.costs.measurements import Operations
+from tinytrain_dist.costs.phase_amounts import (
+    Amounts,
+    chain_amounts,
+    fisher_amounts,
+    forward_amounts,
+    optimizer_amounts,
+    weight_grad_amounts,
+)
 from tinytrain_dist.graphs.architectures import layer_graph
-from tinytrain_dist.graphs.layer_graph import LayerGraph
-from tinytrain_dist.graphs.update_plan import UpdatePlan, update_weights, updated_weights
-from tinytrain_dist.measuring.cases import Case, Term, operations_of, weights_only
+from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
+from tinytrain_dist.graphs.update_plan import UpdatePlan
+from tinytrain_dist.measuring.cases import Case, PartClock, Probe, Run
 
 
 class StepCases:
@@ -56,56 +66,58 @@ class StepCases:
 
     def forward(self) -> Case:
         """Return the forward pass."""
-        every = [(layer, 1.0) for layer in self.graph.layers]
 
-        def build() -> tuple[Term, ...]:
+        def build() -> tuple[Run, ...]:
             run = SparsePass(self._network, weights=None, start=0)
-            return ((1.0, lambda: run.forward(LayerState(self._images), keep=False)),)
+            return (lambda: run.forward(LayerState(self._images), keep=False),)
 
-        return self._case("forward", "", operations_of(every), build)
+        return self._case("forward", "", forward_amounts(self.graph), build)
 
     def input_grad(self, start: int) -> Case:
         """Return the input gradients of the layers after ``start``."""
-        after = [(layer, 1.0) for layer in self.graph.layers[start + 1 :]]
 
-        def build() -> tuple[Term, ...]:
-            return self._chain(SparsePass(self._network, weights=None, start=0, stop=start))
+        def build() -> tuple[Run, ...]:
+            run = SparsePass(self._network, weights=None, start=0, stop=start)
+            _, tape = run.forward(LayerState(self._images))
+            outputs = self._masked_outputs(start)
 
-        return self._case("input_grad", f"-from{start}", operations_of(after), build)
+            def masks() -> None:
+                for output in outputs:
+                    relu6_mask(output)
+
+            return (lambda: run.backward(tape, self._feature_gradient), masks)
+
+        return self._case("input_grad", f"-from{start}", chain_amounts(self.graph, start), build)
 
     def weight_grad(self, plan: UpdatePlan) -> Case:
         """Return the weight gradients of ``plan``'s updates, biases and scales."""
-        parts = [(self.graph.layer(u.layer), update_weights(u, self.graph.layer(u.layer))) for u in plan.updates]
-        shares = [(layer, count / layer.weights) for layer, count in parts]
 
-        def build() -> tuple[Term, ...]:
-            start = plan.earliest_layer
-            bare = self._backward_terms(SparsePass(self._network, weights=None, start=0, stop=start))
-            return (*self._backward_terms(self._pass(plan)), *((-sign, run) for sign, run in bare))
+        def build() -> tuple[Run, ...]:
+            clock = PartClock()
+            run = self._pass(plan, clock)
+            return (Probe(lambda: self._step(run), clock),)
 
-        return self._case("weight_grad", f"-{plan.hash[:8]}", operations_of(shares), build)
+        return self._case("weight_grad", f"-{plan.hash[:8]}", weight_grad_amounts(self.graph, plan), build)
 
     def fisher(self, inspected: Sequence[int]) -> Case:
         """Return the pass that measures Fisher information, one image."""
         first = min(inspected)
-        parts = [(layer, 1.0) for layer in (*self.graph.layers, *self.graph.layers[first + 1 :])]
-        sums = sum(self.graph.layer(index).output_elements for index in inspected)
 
-        def build() -> tuple[Term, ...]:
+        def build() -> tuple[Run, ...]:
             run = SparsePass(self._network, weights=None, start=0, stop=first, tapped=frozenset(inspected))
 
             def whole() -> None:
                 _, tape = run.forward(LayerState(self._images))
                 run.backward(tape, self._feature_gradient, tap=_measure_channels)
 
-            return ((1.0, whole),)
+            return (whole,)
 
-        return self._case("fisher", f"-from{first}", operations_of(parts, extra_macs=sums), build)
+        return self._case("fisher", f"-from{first}", fisher_amounts(self.graph, inspected), build)
 
     def optimizer(self, plan: UpdatePlan, *, optimizer: str = "adam") -> Case:
         """Return one optimizer step over the plan's values, and taking them over into the folded weights."""
 
-        def build() -> tuple[Term, ...]:
+        def build() -> tuple[Run, ...]:
             weights = PlanWeights(self._network, plan)
             step = make_optimizer(weights.values, FineTuneSettings(optimizer="adam" if optimizer == "adam" else "sgd"))
             weights.values.grad = torch.full_like(weights.values, 1e-3)
@@ -114,15 +126,14 @@ class StepCases:
                 step.step()
                 weights.folded()
 
-            return ((1.0, run),)
+            return (run,)
 
-        count = updated_weights(plan, self.graph)
-        return self._case("optimizer", f"-{plan.hash[:8]}", weights_only(count), build, per_image=False)
+        return self._case("optimizer", f"-{plan.hash[:8]}", optimizer_amounts(self.graph, plan), build, per_image=False)
 
     def load(self, folder: Path) -> Case:
         """Return reading the checkpoint from storage (its pages dropped from the cache before) and building it."""
 
-        def build() -> tuple[Term, ...]:
+        def build() -> tuple[Run, ...]:
             handle, name = tempfile.mkstemp(dir=folder, suffix=".safetensors")
             os.close(handle)
             path = Path(name)
@@ -133,58 +144,70 @@ class StepCases:
                 drop_from_cache(path)
                 load_checkpoint(path)
 
-            return ((1.0, run),)
+            return (run,)
 
-        totals = weights_only(self.graph.parameters)
-        return self._case("load", "", totals, build, per_image=False, waits=True)
+        counts = {"passes": 1.0, "weights": float(self.graph.parameters), "ops": float(len(self.graph.layers))}
+        return self._case("load", "", counts, build, per_image=False, waits=True)
 
     def step(self, plan: UpdatePlan) -> Case:
         """Return forward and backward of one image under ``plan``: what the parts must add up to."""
 
-        def build() -> tuple[Term, ...]:
+        def build() -> tuple[Run, ...]:
             run = self._pass(plan)
+            return (lambda: self._step(run),)
 
-            def whole() -> None:
-                _, tape = run.forward(LayerState(self._images))
-                run.backward(tape, self._feature_gradient)
+        return self._case("step", f"-{plan.hash[:8]}", {}, build)
 
-            return ((1.0, whole),)
-
-        return self._case("step", f"-{plan.hash[:8]}", operations_of([]), build)
-
-    def _pass(self, plan: UpdatePlan) -> SparsePass:
+    def _pass(self, plan: UpdatePlan, clock: PartClock | None = None) -> SparsePass:
         weights = PlanWeights(self._network, plan)
-        run = SparsePass(self._network, weights=weights, start=0, stop=plan.earliest_layer)
+        kind = SparsePass if clock is None else partial(_ProbedPass, clock=clock)
+        run = kind(self._network, weights=weights, start=0, stop=plan.earliest_layer)
         run.measure_branches(LayerState(self._images))
         run.refresh()
         return run
 
-    def _chain(self, run: SparsePass) -> tuple[Term, ...]:
-        keep, backward = self._backward_terms(run)
-        return (keep, backward, (-1.0, lambda: run.forward(LayerState(self._images), keep=False)))
-
-    def _backward_terms(self, run: SparsePass) -> tuple[Term, Term]:
-        """Return the forward pass that keeps a tape, and the backward pass over one."""
+    def _step(self, run: SparsePass) -> None:
         _, tape = run.forward(LayerState(self._images))
-        return (
-            (1.0, lambda: run.forward(LayerState(self._images))),
-            (1.0, lambda: run.backward(tape, self._feature_gradient)),
-        )
+        run.backward(tape, self._feature_gradient)
+
+    @torch.no_grad()
+    def _masked_outputs(self, start: int) -> list[Tensor]:
+        """Return the outputs whose masks a backward pass to ``start`` needs."""
+        found, state = [], self._network.run(LayerState(self._images), stop=start)
+        for layer in self.graph.layers[start:]:
+            state = self._network.run(state, start=layer.index, stop=layer.index + 1)
+            if layer.has_activation:
+                found.append(state.x)
+        return found
 
     def _case(
         self,
         phase: str,
         suffix: str,
-        operations: Operations,
-        build: Callable[[], tuple[Term, ...]],
+        amounts: Amounts,
+        build: Callable[[], tuple[Run, ...]],
         *,
         per_image: bool = True,
         waits: bool = False,
     ) -> Case:
         return Case(
             phase=phase, model=f"{self._label}{suffix}", family=self.graph.name, resolution=self.graph.resolution,
-            operations=operations, build=build, per_image=per_image, waits=waits,
+            amounts=amounts, build=build, per_image=per_image, waits=waits,
         )  # fmt: skip
+
+
+class _ProbedPass(SparsePass):
+    """Times what only updated layers cost: keeping their inputs, and their gradients."""
+
+    def __init__(self, *args: Any, clock: PartClock, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._clock = clock
+
+    def _keep_input(self, tape: Tape, layer: ConvLayer, x: Tensor) -> None:
+        self._clock.time(lambda: super(_ProbedPass, self)._keep_input(tape, layer, x))
+
+    def _add_gradient(self, flat: Tensor, tape: Tape, layer: ConvLayer, grad: Tensor) -> None:
+        self._clock.time(lambda: super(_ProbedPass, self)._add_gradient(flat, tape, layer, grad))
 
 
 def _measure_channels(index: int, activation: Tensor, gradient: Tensor) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, cast
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from tinytrain_dist.foundation.errors import ConfigError, ExitCode, nearest
+from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.paths import local_path
-from tinytrain_dist.foundation.strict_yaml import FORBIDDEN_KEYS
 from tinytrain_dist.verbs.arguments import print_json
+from tinytrain_dist.verbs.key_values import read_key_values
 
 
 @dataclass
@@ -68,22 +68,7 @@ def main(argv: list[str]) -> ExitCode:
 
 def read_config(words: list[str]) -> CalibrateConfig:
     """Return the settings that ``key=value`` words ask for; raises ``ConfigError`` for anything unknown."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    known = [item.name for item in fields(CalibrateConfig)]
-    listed = {item.name for item in fields(CalibrateConfig) if item.default_factory is list}
-    texts = []
-    for word in words:
-        key, mark, value = word.partition("=")
-        if not mark or key not in known or key in FORBIDDEN_KEYS:
-            raise ConfigError(f"calibrate: unknown key {key!r}; {nearest(key, known)} (written key=value)")
-        texts.append(f"{key}=[{value}]" if key in listed and not value.startswith("[") else word)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(CalibrateConfig), OmegaConf.from_dotlist(texts))
-        return cast(CalibrateConfig, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"calibrate: {' '.join(str(error).split())}") from error
+    return read_key_values(CalibrateConfig, words, verb="calibrate")
 
 
 def _line(item: dict[str, Any]) -> str:

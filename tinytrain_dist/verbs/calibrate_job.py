@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinytrain_dist.costs.calibrated_profiles import target_of, write_phases, write_setting, write_training
+from tinytrain_dist.costs.calibrated_profiles import (
+    target_of,
+    write_measured_phases,
+    write_phases,
+    write_setting,
+    write_training,
+)
 from tinytrain_dist.costs.calibration import CalibratedSetting, calibrate
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
 from tinytrain_dist.costs.latency_forms import form_of
+from tinytrain_dist.costs.measured_phases import fit_measured_phases
 from tinytrain_dist.costs.measurements import Measurement, read_measurements
 from tinytrain_dist.costs.phase_fit import calibrate_phases
 from tinytrain_dist.costs.power_fit import fit_power
@@ -95,7 +102,14 @@ def _phases(rows: Sequence[Measurement], *, out: Path, dirs: Sequence[Path], bas
         found = calibrate_phases(own, read_profile(target.path, dirs))
         profile = write_phases(target, found)
         notes = [f"{name} {value:g}" for name, value in found.coefficients.items()]
-        lines.append(_line(profile.name, "training", found.training, notes=notes))
+        measured = fit_measured_phases(own)
+        if measured is None:
+            lines.append(_line(profile.name, "training", found.training, notes=notes))
+            continue
+        again = target_of(setting, own[0].board, out=out, dirs=dirs, base=base, form=form_of(setting).name)
+        profile = write_measured_phases(again, measured)
+        notes = [f"{phase} {error:.1%}" for phase, error in measured.errors.items()]
+        lines.append(_line(profile.name, "training", measured.training, notes=["family out:", *notes]))
     return lines
 
 
