@@ -163,7 +163,7 @@ def _first_fault(error: ValidationError, raw: Mapping[str, Any]) -> str:
 
 def write_scheme(path: Path, file: SchemeFile) -> None:
     """Write the scheme as YAML, at once or not at all."""
-    document = {key: value for key, value in file.model_dump().items() if value not in (None, "", False)}
+    document = file.model_dump(exclude_defaults=True)
     atomic_write(path, yaml.safe_dump(document, sort_keys=False, width=110, allow_unicode=True).encode())
 
 

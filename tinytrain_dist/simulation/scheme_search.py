@@ -134,7 +134,7 @@ class SearchSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """How long to search; ``population`` schemes are new in each generation, the better half of all are parents."""
+    """How long to search; ``population`` schemes are new in each generation, the best so many of all are parents."""
 
     generations: int
     population: int
@@ -188,7 +188,7 @@ def _generation(
     given: Sequence[Genome],
 ) -> list[Genome]:
     """Return the new genomes of one generation, none of them known."""
-    parents = _ranked(known)[: max(2, evolution.population // 2)]
+    parents = _ranked(known)[: evolution.population]
     new: dict[Genome, None] = dict.fromkeys(given) if number == 0 else {}
     for place in range(len(new), evolution.population):
         rng = generator_of("scheme search", evolution.seed, number, place)
