@@ -28,7 +28,7 @@ VERBS: dict[str, str] = {
     "compare": "the planner's table of a run",
     "report": "the HTML page of a run, and its W&B run",
 }
-JOB_VERBS = frozenset({"search-static", "calibrate", "meta-train", "simulate"})
+JOB_VERBS = frozenset({"search-static", "calibrate", "measure", "meta-train", "simulate"})
 
 
 def usage() -> str:

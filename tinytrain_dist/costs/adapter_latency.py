@@ -28,4 +28,6 @@ def adapter_pass(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) ->
 def adapter_optimizer_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, *, optimizer: str) -> float:
     """Return what the modules' parameters add to one optimizer step."""
     parameters = sum(module.parameters for module in lite_residuals(graph, plan.adapters))
-    return parameters * STATE_WORDS[optimizer] / STATE_WORDS["adam"] * profile.optimizer_ns_per_weight / 1e6
+    measured = profile.phases.get("optimizer")
+    per_weight = profile.optimizer_ns_per_weight if measured is None else measured.get("weights", 0.0)
+    return parameters * STATE_WORDS[optimizer] / STATE_WORDS["adam"] * per_weight / 1e6

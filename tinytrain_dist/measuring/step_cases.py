@@ -29,6 +29,7 @@ from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import LayerState, build_backbone
 from tinytrain_dist.costs.phase_amounts import (
     Amounts,
+    added,
     chain_amounts,
     fisher_amounts,
     forward_amounts,
@@ -156,7 +157,10 @@ class StepCases:
             run = self._pass(plan)
             return (lambda: self._step(run),)
 
-        return self._case("step", f"-{plan.hash[:8]}", {}, build)
+        start = plan.earliest_layer
+        assert start is not None, "an empty plan has no step"
+        parts = (forward_amounts(self.graph), chain_amounts(self.graph, start), weight_grad_amounts(self.graph, plan))
+        return self._case("step", f"-{plan.hash[:8]}", added(parts), build)
 
     def _pass(self, plan: UpdatePlan, clock: PartClock | None = None) -> SparsePass:
         weights = PlanWeights(self._network, plan)

@@ -1,0 +1,181 @@
+"""The whole chain on the machine it stands on: measure, calibrate a profile, predict what was not measured.
+
+Predicted: 40 random sparse plans, and every method on all backbones, at two resolutions no row was measured at.
+Times are processor time relative to a reference kernel (``measuring/timing.py``): the machine may be busy.
+
+nice python benchmarks/host_chain.py --out host_chain            # again: continues, or prints from what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from tinytrain_dist.costs.adapter_latency import adapter_optimizer_ms, adapter_pass
+from tinytrain_dist.costs.fit import stored_parameter_bytes
+from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, optimizer_step_ms, transfer_ms
+from tinytrain_dist.costs.macs import plan_macs
+from tinytrain_dist.costs.profile_files import load_profile
+from tinytrain_dist.costs.profiles import DeviceProfile
+from tinytrain_dist.costs.static_plans import STATIC_METHODS, static_plan
+from tinytrain_dist.foundation.seeding import generator_of
+from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.layer_graph import LayerGraph
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
+from tinytrain_dist.measuring.cases import Case
+from tinytrain_dist.measuring.design import random_plan
+from tinytrain_dist.measuring.measurement import measure
+from tinytrain_dist.measuring.row_file import read_rows
+from tinytrain_dist.measuring.settings import MeasureSettings
+from tinytrain_dist.measuring.step_cases import StepCases
+from tinytrain_dist.verbs.calibrate_job import calibrate_files
+
+NUM_PLANS = 40
+UNSEEN_RESOLUTIONS = (80, 128)
+TARGETS = {"median": 0.12, "p90": 0.30, "rank": 0.95}
+COMPUTE_SHARE, CHANNEL_RATIO = 0.15, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One number to predict and the case that measures it."""
+
+    group: str
+    case: Case
+    predicted_ms: float
+
+
+def main() -> None:
+    """Run the chain and print the errors beside their targets."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for rows and profile")
+    parser.add_argument("--rows", type=Path, help="rows of 'tinytrain measure' (default: OUT/rows.csv)")
+    parser.add_argument("--quick", action="store_true", help="the one-minute measurement")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    settings = MeasureSettings().quick() if options.quick else MeasureSettings()
+    rows = options.rows or options.out / "rows.csv"
+    if options.rows is None:
+        measure(rows, settings=settings)
+    calibrate_files([rows], [], out=options.out, siblings=False)
+    profile = load_profile(settings.profile, [options.out])
+    with tempfile.TemporaryDirectory(dir=options.out) as scratch:
+        questions = [*random_plans(profile, settings), *methods(profile, settings, Path(scratch))]
+        cases = {question.case.key: question.case for question in questions}
+        # the measured rows give the kernel's quiet time, so that both files are on one scale
+        unseen = options.out / "unseen.csv"
+        measure(unseen, settings=settings, cases=list(cases.values()), quiet_ms=quiet_reference_ms(rows))
+    measured = {(row["phase"], row["model"]): float(row["latency_ms"]) for row in read_rows(unseen)}
+    report(questions, measured)
+
+
+def quiet_reference_ms(rows: Path) -> float:
+    """Return what the reference kernel takes on the quiet machine, as ``rows`` state it."""
+    return float(read_rows(rows)[0]["quiet_reference_ms"])
+
+
+def random_plans(profile: DeviceProfile, settings: MeasureSettings) -> Iterator[Question]:
+    """Yield the phases of random sparse plans, backbones and resolutions in turn."""
+    for number in range(NUM_PLANS):
+        backbone = settings.backbones[number % len(settings.backbones)]
+        resolution = UNSEEN_RESOLUTIONS[number // len(settings.backbones) % len(UNSEEN_RESOLUTIONS)]
+        steps = StepCases(backbone, resolution, batch=settings.batch)
+        plan = random_plan(steps.graph, ("unseen", number))
+        yield from plan_questions("40 sparse plans", steps, plan, profile)
+        inspected = steps.graph.last_blocks(1 + number % 8)
+        fisher = fisher_pass_ms(steps.graph, inspected, profile)
+        yield Question(group="40 sparse plans", case=steps.fisher(inspected), predicted_ms=fisher)
+
+
+def methods(profile: DeviceProfile, settings: MeasureSettings, folder: Path) -> Iterator[Question]:
+    """Yield the phases of every method that runs the network."""
+    for backbone in settings.backbones:
+        for resolution in UNSEEN_RESOLUTIONS:
+            steps = StepCases(backbone, resolution, batch=settings.batch)
+            graph, group = steps.graph, "all methods"
+            yield Question(group=group, case=steps.forward(), predicted_ms=forward_ms(graph, profile))
+            six = graph.last_blocks(6)
+            yield Question(group=group, case=steps.fisher(six), predicted_ms=fisher_pass_ms(graph, six, profile))
+            yield Question(group=group, case=steps.load(folder), predicted_ms=load_ms(graph, profile))
+            for plan in method_plans(graph):
+                yield from plan_questions(group, steps, plan, profile)
+
+
+def method_plans(graph: LayerGraph) -> list[UpdatePlan]:
+    """Return the distinct plans of all methods; ``none`` is the forward pass."""
+    static = [static_plan(name, graph).plan for name in STATIC_METHODS]
+    found = {plan.hash: plan for plan in (*static, chosen_plan(graph)) if not plan.is_empty}
+    return list(found.values())
+
+
+def chosen_plan(graph: LayerGraph) -> UpdatePlan:
+    """Return a plan of the form Algorithm 1 gives: half the channels of layers in drawn order, inside the budget."""
+    draw = generator_of("chosen plan", graph.name)
+    limit = COMPUTE_SHARE * 2 * graph.forward_macs
+    updates: list[LayerUpdate] = []
+    for index in draw.permutation(graph.last_blocks(6)).tolist():
+        count = graph.layer(index).out_channels
+        channels = sorted(draw.choice(count, size=max(1, int(CHANNEL_RATIO * count)), replace=False).tolist())
+        wider = sorted([*updates, LayerUpdate(layer=index, channels=tuple(channels))], key=lambda u: u.layer)
+        if plan_macs(graph, UpdatePlan(backbone=graph.name, updates=tuple(wider))).backward <= limit:
+            updates = wider
+    return UpdatePlan(backbone=graph.name, updates=tuple(updates))
+
+
+def plan_questions(group: str, steps: StepCases, plan: UpdatePlan, profile: DeviceProfile) -> Iterator[Question]:
+    """Yield step and optimizer of ``plan``; of plans without adapters the phases of the step too."""
+    graph, start = steps.graph, plan.earliest_layer
+    assert start is not None
+    image, modules = image_pass(graph, plan, profile), adapter_pass(graph, plan, profile)
+    step = steps.optimizer(plan)
+    optimizer = optimizer_step_ms(graph, plan, profile, optimizer="adam")
+    optimizer += adapter_optimizer_ms(graph, plan, profile, optimizer="adam")
+    yield Question(group=group, case=step, predicted_ms=optimizer)
+    yield Question(group=group, case=steps.step(plan), predicted_ms=image.total_ms + modules.total_ms)
+    if not plan.adapters:
+        yield Question(group=group, case=steps.input_grad(start), predicted_ms=image.input_grad_ms)
+        yield Question(group=group, case=steps.weight_grad(plan), predicted_ms=image.weight_grad_ms)
+
+
+def load_ms(graph: LayerGraph, profile: DeviceProfile) -> float:
+    """Return the predicted time to load a network."""
+    empty = UpdatePlan(backbone=graph.name)
+    return transfer_ms(stored_parameter_bytes(layer_graph(graph.name, graph.resolution), profile, empty), profile)
+
+
+def report(questions: Sequence[Question], measured: dict[tuple[str, str], float]) -> None:
+    """Print median and 90th percentile of the relative error, and the rank correlation, per group and phase."""
+    print(f"{'':<18}{'phase':<13}{'n':>4}{'median':>9}{'p90':>9}{'rank':>8}   targets: <= 12 %, <= 30 %, >= 0.95")
+    for group in dict.fromkeys(question.group for question in questions):
+        mine = [question for question in questions if question.group == group]
+        for phase in dict.fromkeys(question.case.phase for question in mine):
+            _line(group, phase, [q for q in mine if q.case.phase == phase], measured)
+    steps = [question for question in questions if question.case.phase == "step"]
+    _line("both", "step", steps, measured)
+    everything = [question for question in questions if question.case.phase != "load"]
+    _line("both", "all phases", everything, measured)
+
+
+def _line(group: str, phase: str, questions: Sequence[Question], measured: dict[tuple[str, str], float]) -> None:
+    unique = {question.case.key: question for question in questions}
+    predicted = np.array([question.predicted_ms for question in unique.values()])
+    times = np.array([measured[key] for key in unique])
+    errors = np.abs(predicted / times - 1)
+    median, p90 = float(np.median(errors)), float(np.quantile(errors, 0.9))
+    rank = float(spearmanr(predicted, times).statistic) if len(times) > 2 else float("nan")
+    met = median <= TARGETS["median"] and p90 <= TARGETS["p90"] and rank >= TARGETS["rank"]
+    print(f"{group:<18}{phase:<13}{len(times):>4}{median:>9.1%}{p90:>9.1%}{rank:>8.3f}   {'met' if met else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()
