@@ -138,6 +138,7 @@ from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.data.episodes import Episode
+from tinytrain_dist.graphs.adapters import adapter_plan
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
 
 rng = np.random.default_rng(0)
@@ -154,7 +155,7 @@ updates = tuple(
     LayerUpdate(layer=i, channels=tuple(sorted(np.argsort(-delta[i])[: len(delta[i]) // 2].tolist())))
     for i in inspected
 )
-for plan in (UpdatePlan(backbone="mcunet", updates=updates), full_plan(network.graph)):
+for plan in (UpdatePlan(backbone="mcunet", updates=updates), adapter_plan(network.graph), full_plan(network.graph)):
     assert len(fine_tune(task, plan).losses) == 2
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
@@ -163,7 +164,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["reference", "fast"])
 def test_the_largest_task_stays_under_two_gib(mode: str) -> None:
-    """50 classes, 500 support images, 84 pixels: Fisher, every inspected layer at 50 %, and the whole network."""
+    """50 classes, 500 support images, 84 pixels: Fisher, every inspected layer at 50 %, lite residual modules,
+    and the whole network."""
     run = subprocess.run([sys.executable, "-c", LARGEST, mode], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) < 2 * 2**30
