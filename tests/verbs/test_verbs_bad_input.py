@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from tiny_job import SERIAL, TINY
 
 from tinytrain_dist.backbones.card import CheckpointCard
 from tinytrain_dist.backbones.checkpoint import save_checkpoint
 from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.cli import main
+from tinytrain_dist.costs.schemes import SHIPPED
 from tinytrain_dist.data.splits import BUNDLED
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.paths import resource_folder
@@ -56,7 +58,26 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path, *words: str, code: E
         ("episodes.shot=5000", ExitCode.BAD_INPUT, "lower shot"),
         ("episodes.num_tasks=0", ExitCode.USAGE, "episodes.num_tasks: found 0; allowed: 1 or more"),
         ("budget.memory_bytes=0", ExitCode.USAGE, "budget.memory_bytes: found 0; allowed"),
-        ("budget.compute_share=-1", ExitCode.USAGE, "budget.compute_share: found -1.0; allowed"),
+        ("budget.compute_share=-1", ExitCode.USAGE, "budget.compute_share: found -1; allowed"),
+        ("budget.compute_share=15%", ExitCode.USAGE, "budget.compute_share: found '15%'; allowed"),
+        (
+            "budget.memory_bytes=1MB",
+            ExitCode.USAGE,
+            "budget.memory_bytes: found '1MB'; allowed: a whole number",
+        ),
+        ("budget.memory_bytes=-5", ExitCode.USAGE, "budget.memory_bytes: found -5; allowed"),
+        ("selection.channel_ratio=0", ExitCode.USAGE, "selection.channel_ratio: found 0; allowed: above 0, up to 1"),
+        ("selection.channel_ratio=1.5", ExitCode.USAGE, "selection.channel_ratio: found 1.5; allowed"),
+        ("selection.channel_ratio=most", ExitCode.USAGE, "found 'most'; allowed: above 0, up to 1, or auto"),
+        ("selection.channel_criterion=fishr", ExitCode.USAGE, "did you mean 'fisher'"),
+        ("selection.fisher_point=before", ExitCode.USAGE, "allowed: after_activation, before_activation"),
+        ("selection.device_ratios={stm32f764:0.5}", ExitCode.USAGE, "did you mean 'stm32f746'"),
+        ("selection.device_ratios={stm32f746:2}", ExitCode.USAGE, "selection.device_ratios.stm32f746: found 2"),
+        ("selection.device_ratios=0.5", ExitCode.USAGE, "selection.device_ratios: found 0.5; allowed: {DEVICE:RATIO"),
+        ("selection.scheme=mcunet--mcunet3", ExitCode.USAGE, "did you mean 'mcunet--mcunetv3'"),
+        ("selection.scheme=mcunet--mcunetv3", ExitCode.BAD_INPUT, "scheme for backbone 'mcunet' used with"),
+        ("finetune.distance=cosin", ExitCode.USAGE, "did you mean 'cosine'"),
+        ("finetune.learning_rate=fast", ExitCode.USAGE, "found 'fast'; allowed: above 0, below 10, or auto"),
         ("selection.inspect_blocks=99", ExitCode.USAGE, "selection.inspect_blocks: found 99; allowed: 1 to 17"),
         ("finetune.learning_rate=nan", ExitCode.USAGE, "finetune.learning_rate: found nan"),
         ("dispatch.max_failed_share=2", ExitCode.USAGE, "dispatch.max_failed_share: found 2.0"),
@@ -157,3 +178,46 @@ def test_nothing_is_asked_of_ray_before_the_words_are_right(
     words = [*TINY, f"run.root={tmp_path / 'runs'}", "backbone.weights=meta_train", "methods=[tinytrian]"]
     assert main(["simulate", *words]) == ExitCode.USAGE
     assert "did you mean 'tinytrain'" in capsys.readouterr().err
+
+
+def test_a_damaged_or_foreign_scheme_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text((SHIPPED / "mcunet--mcunetv3.yaml").read_text().replace("36: 0.125", "36: 12.5"))
+    message = refused(capsys, tmp_path / "runs", f"selection.scheme={path}", code=ExitCode.BAD_INPUT)
+    assert "mine.yaml: key 'input_shares.36': found 12.5" in message
+    path.write_text("format: 1\nbackbone: mobilenet_v2_w0.1\nsource: me\ninput_shares: {99: 1.0}\nnum_last_biases: 0\n")
+    message = refused(capsys, tmp_path / "runs", f"selection.scheme={path}", code=ExitCode.BAD_INPUT)
+    assert "layer 99: mobilenet_v2_w0.1 has layers 0 to" in message
+
+
+def test_a_domain_of_one_class_makes_no_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("train/ant", "train/bee", "test/cat"):
+        folder = tmp_path / "photos" / place
+        folder.mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
+    where = ["--format", "image_folder", "--out", str(tmp_path / "data"), "--name", "mine"]
+    assert main(["data", "import", str(tmp_path / "photos"), *where]) == ExitCode.DONE
+    capsys.readouterr()
+    words = (f"data.roots=[{tmp_path / 'data'}]", "data.domains=[mine]", "data.split=test", "episodes.way=2")
+    message = refused(capsys, tmp_path / "runs", *words, code=ExitCode.BAD_INPUT)
+    assert "'mine'" in message and "class" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["methods=[none]"], "auto, but none of ['none'] trains; set a rate"),
+        (["data.domains=[emoji]", "data.split=valid"], "which data.split='valid' would test on; set data.split=test"),
+        (
+            ["rate_search.rates=[0.1,0.1]"],
+            "rate_search.rates: found [0.1, 0.1]; allowed: at least one rate, none twice",
+        ),
+        (["rate_search.rates=[-1]"], "rate_search.rates: found -1.0; allowed: above 0, below 10"),
+    ],
+)
+def test_a_rate_that_cannot_be_searched_is_refused(
+    words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, tmp_path / "runs", "finetune.learning_rate=auto", *words, code=ExitCode.USAGE)
+    assert expected in message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 from tinytrain_dist.costs.schemes import Scheme
 from tinytrain_dist.foundation.errors import ConfigError, nearest
@@ -119,7 +119,8 @@ class SelectionSettings:
         _one_of("selection.channel_criterion", self.channel_criterion, get_args(ChannelCriterion))
         _one_of("selection.side", self.side, get_args(Side))
         _one_of("selection.on_overflow", self.on_overflow, get_args(Overflow))
-        _require(0 < self.compute_share <= 1, "budget.compute_share", self.compute_share, "above 0, up to 1")
+        is_share = _is_number(self.compute_share) and 0 < self.compute_share <= 1
+        _require(is_share, "budget.compute_share", self.compute_share, "above 0, up to 1")
         memory = self.memory_bytes
         is_bytes = isinstance(memory, int) and not isinstance(memory, bool) and memory > 0
         words = "a whole number of bytes above 0, without a unit, or null"
@@ -136,14 +137,16 @@ class SelectionSettings:
 
 def check_rate(value: object, *, key: str = "finetune.learning_rate", allowed: str = "") -> None:
     """Raise ``ConfigError`` unless ``value`` is a learning rate."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    _require(is_number and 0 < float(value) < 10, key, value, f"above 0, below 10{allowed}")  # type: ignore[arg-type]
+    _require(_is_number(value) and 0 < value < 10, key, value, f"above 0, below 10{allowed}")
 
 
 def _check_ratio(key: str, value: object) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    holds = value == "auto" or (is_number and 0 < float(value) <= 1)  # type: ignore[arg-type]
+    holds = value == "auto" or (_is_number(value) and 0 < value <= 1)
     _require(holds, key, value, "above 0, up to 1, or auto")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _one_of(key: str, found: str, names: tuple[str, ...]) -> None:

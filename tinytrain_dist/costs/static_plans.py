@@ -36,9 +36,7 @@ def _full_train(graph: LayerGraph) -> StaticPlan:
 def _sparse_update(graph: LayerGraph) -> StaticPlan:
     scheme = default_scheme(graph.name)
     if scheme is None:
-        raise ConfigError(
-            f"sparse_update: no static scheme is shipped for {graph.name!r}; give one with --plan FILE"
-        )
+        raise ConfigError(f"sparse_update: no static scheme is shipped for {graph.name!r}; give one with --plan FILE")
     return StaticPlan(plan=scheme_plan(graph, scheme))
 
 

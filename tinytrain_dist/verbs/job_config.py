@@ -99,7 +99,7 @@ class SelectionConfig:
     fisher_point: str = "after_activation"
     channel_criterion: str = "fisher"
     channel_ratio: float | int | str = 0.5
-    device_ratios: dict[str, Any] = field(default_factory=dict)
+    device_ratios: Any = None
     side: str = "output"
     scheme: str | None = None
     on_overflow: str = "skip"
@@ -110,7 +110,7 @@ class BudgetConfig:
     """Budget of an update; ``memory_bytes`` null takes each device's own free memory."""
 
     memory_bytes: int | float | str | None = None
-    compute_share: float = 0.15
+    compute_share: float | int | str = 0.15
 
 
 @dataclass

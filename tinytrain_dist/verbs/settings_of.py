@@ -56,7 +56,10 @@ def simulation_settings(config: JobConfig, *, weights: Path | None) -> Simulatio
 def selection_settings(config: JobConfig) -> SelectionSettings:
     """Return how layers and channels are chosen; a static scheme named there is read here."""
     values = asdict(config.selection) | asdict(config.budget)
-    values["device_ratios"] = tuple(sorted(config.selection.device_ratios.items()))
+    ratios = config.selection.device_ratios or {}
+    if not isinstance(ratios, dict):
+        raise ConfigError(f"selection.device_ratios: found {ratios!r}; allowed: {{DEVICE:RATIO,...}}, or null")
+    values["device_ratios"] = tuple(sorted(ratios.items()))
     if config.selection.scheme is not None:
         values["scheme"] = find_scheme(config.selection.scheme).scheme
     return SelectionSettings(**values)
@@ -73,10 +76,10 @@ def rate_grid(config: JobConfig) -> RateGrid | None:
 
 
 def _rate(config: JobConfig) -> float:
-    """Return the given rate; of ``auto`` the first that is tried."""
+    """Return the given rate; in place of ``auto``, until it is decided, the default."""
     rate = config.finetune.learning_rate
     if rate == AUTO:
-        return config.rate_search.rates[0] if config.rate_search.rates else 1.0
+        return FineTuneSettings().learning_rate
     check_rate(rate, allowed=", or auto")
     return float(rate)
 
