@@ -75,7 +75,7 @@ class FineTuneConfig:
     """
 
     iterations: int = 40
-    learning_rate: float | int | str = 3e-3
+    learning_rate: float | int | str = 1e-3
     optimizer: str = "adam"
     momentum: float = 0.9
     scale: float | None = None
