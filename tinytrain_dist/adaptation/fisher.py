@@ -71,6 +71,6 @@ def fisher_information(
 
 def channel_delta(activation: Tensor, gradient: Tensor) -> NDArray[np.float64]:
     """Return Delta of each channel from an activation and its gradient, ``[N, C, H, W]`` both."""
-    inner = (activation * gradient).sum(dim=(2, 3), dtype=torch.float64)  # [N, C]
+    inner = (activation * gradient).sum(dim=(2, 3)).double()  # [N, C]
     delta: NDArray[np.float64] = (inner.square().mean(dim=0) / 2).numpy()
     return delta
