@@ -102,15 +102,14 @@ def test_delta_before_the_activation_equals_brute_force() -> None:
     assert any(not np.allclose(before.channels[i], after.channels[i]) for i in every), "some position is saturated"
 
 
-def test_the_euclidean_head_is_minus_the_squared_distance() -> None:
+def test_the_euclidean_head_is_minus_the_mean_squared_difference() -> None:
     task = tiny_task(settings=FineTuneSettings(distance="euclidean", iterations=8, augment=False))
     features, prototypes = torch.randn(4, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
     logits = task.logits(features, prototypes)
     for i in range(4):
         for c in range(3):
-            expected = -EUCLIDEAN_SCALE * sum(
-                float(a - b) ** 2 for a, b in zip(features[i], prototypes[c], strict=True)
-            )
+            squares = [float(a - b) ** 2 for a, b in zip(features[i], prototypes[c], strict=True)]
+            expected = -EUCLIDEAN_SCALE * sum(squares) / 5
             assert float(logits[i, c]) == pytest.approx(expected)
     assert task.scale == 1.0 and tiny_task().scale == 10.0, "the checkpoint's scale is that of its cosine"
     assert tiny_task(settings=FineTuneSettings(distance="euclidean", scale=0.5)).scale == 0.5

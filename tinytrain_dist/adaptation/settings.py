@@ -32,10 +32,10 @@ class FineTuneSettings:
     learning_rate
         Fixed rate; the default was chosen on meta-validation classes only (emoji and icons, split valid).
     scale
-        Factor of the logits; ``None`` takes the checkpoint's learned one for the cosine, 1 (ProtoNet's) for the
-        squared Euclidean distance.
+        Factor of the logits; ``None`` takes the checkpoint's learned one for the cosine, 1 for the Euclidean distance.
     distance
-        What the head compares features and prototypes by: ``cosine`` (PMF) or ``euclidean`` (ProtoNet).
+        What the head compares features and prototypes by: ``cosine`` (PMF) or ``euclidean`` (ProtoNet's squared
+        distance, here over the length of the feature).
     augment
         Whether the pseudo-query is an augmented copy of the support set (PMF) or a plain one.
     mode

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 SCALE_DEFAULT = 10.0
 EUCLIDEAN_SCALE = 1.0
-"""ProtoNet's own: minus the squared distance, unscaled."""
+"""Of the mean squared difference: on pre-trained weights about the confidence that the cosine has at scale 10."""
 
 
 def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
@@ -41,8 +41,11 @@ def cosine_logits(features: Tensor, prototypes: Tensor, scale: Tensor | float = 
 
 
 def euclidean_logits(features: Tensor, prototypes: Tensor, scale: float = EUCLIDEAN_SCALE) -> Tensor:
-    """Return ``-scale * |feature - prototype|^2`` (ProtoNet, Eq. 1 and 2); shapes [Q, F], [way, F] -> [Q, way]."""
-    return -scale * (features[:, None, :] - prototypes[None, :, :]).square().sum(2)
+    """Return ``-scale * |feature - prototype|^2 / F``; shapes [Q, F], [way, F] -> [Q, way].
+
+    ProtoNet's distance (Snell et al., Eq. 1 and 2) over the length of the feature, so that one scale suits all.
+    """
+    return -scale * (features[:, None, :] - prototypes[None, :, :]).square().mean(2)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
