@@ -74,7 +74,8 @@ def _parser() -> VerbParser:
         "--budget-resolution", type=int, default=128, help="pixels of the budget (default %(default)s)"
     )
     parser.add_argument("--iterations", type=int, default=40, help="of each tuning (default %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="of each tuning (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=FineTuneSettings().learning_rate,
+                        help="of each tuning (default %(default)s)")  # fmt: skip
     parser.add_argument("--executor", default="ray", help=f"{' or '.join(KINDS)} (default %(default)s)")
     parser.add_argument("--num-workers", type=int, default=None, help="CPUs to use (default: all)")
     return parser
