@@ -132,6 +132,9 @@ def test_the_compiled_depthwise_gradient_equals_autograd_in_float64(kernel: int,
     (expected,) = torch.autograd.grad(plain(layer, x, leaf, bias), leaf, grad)
     found = compiled.depthwise_weight_gradient(grad.float(), x.float(), kernel=kernel, stride=stride)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    (of_input,) = torch.autograd.grad(plain(layer, x.requires_grad_(), weight, bias), x, grad)
+    found = compiled.depthwise_input_gradient(grad.float(), weight.detach().float(), in_shape=x.shape, stride=stride)
+    torch.testing.assert_close(found.double(), of_input, rtol=1e-4, atol=1e-4)
 
 
 def test_masks_and_masked_gradients_are_the_same_compiled_or_not(no_compiler: None) -> None:
@@ -161,6 +164,8 @@ def masks() -> tuple[Tensor, Tensor]:
     assert torch.equal(mask, (activation > 0) & (activation < 6))
     found = compiled.masked(grad, mask)
     assert torch.equal(found, grad * mask)
+    assert torch.equal(compiled.masked_(grad.clone(), mask), found)
+    assert torch.equal(compiled.masked_(grad.contiguous(memory_format=torch.channels_last), mask), found)
     return mask, found
 
 

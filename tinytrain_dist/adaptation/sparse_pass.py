@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
-from tinytrain_dist.backbones.compiled import masked, relu6_mask
+from tinytrain_dist.backbones.compiled import masked_, relu6_mask
 from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, pool
 from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient
 from tinytrain_dist.backbones.network import LayerState
@@ -181,7 +181,7 @@ class SparsePass:
             if tap is not None and index in tape.activations:
                 tap(index, tape.activations[index], grad)
             if layer.has_activation:
-                grad = masked(grad, tape.masks[index])
+                grad = masked_(grad, tape.masks[index])
             if self._weights is not None and index in self._weights.touched:
                 self._add_gradient(flat, tape, layer, grad)
             if index == self._stop:

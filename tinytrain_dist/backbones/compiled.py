@@ -42,6 +42,25 @@ def depthwise_weight_gradient(grad: Tensor, x: Tensor, *, kernel: int, stride: i
     return torch.from_numpy(total).T.reshape(x.shape[1], 1, kernel, kernel)
 
 
+def depthwise_input_gradient(grad: Tensor, weight: Tensor, *, in_shape: torch.Size, stride: int) -> Tensor:
+    """Return dLoss/dInput ``in_shape`` of a depthwise convolution.
+
+    ``dX[n, c, h * s + i - p, w * s + j - p] = sum of grad[n, c, h, w] * W[c, i, j]``, p = (k - 1) // 2.
+
+    Parameters
+    ----------
+    grad
+        ``[N, C, H', W']``, float32 on the CPU, channels_last.
+    weight
+        ``[C, 1, k, k]``.
+    """
+    kernel = weight.shape[2]
+    result = torch.zeros(in_shape[0], in_shape[2], in_shape[3], in_shape[1])
+    taps = weight.reshape(in_shape[1], kernel * kernel).T.contiguous().numpy()
+    compiled(_depthwise_input)(_nhwc(grad), taps, result.numpy(), kernel, stride)
+    return result.permute(0, 3, 1, 2)
+
+
 def relu6_mask(activation: Tensor) -> Tensor:
     """Return where ReLU6 lets a gradient through, bool of the same shape: 0 < activation < 6."""
     if not is_compiled(activation):
@@ -57,6 +76,15 @@ def masked(grad: Tensor, mask: Tensor) -> Tensor:
         return grad * mask
     result = torch.empty_like(mask, dtype=grad.dtype)
     compiled(_keep)(_flat(grad.contiguous(memory_format=torch.channels_last)), _flat(mask), _flat(result))
+    return result
+
+
+def masked_(grad: Tensor, mask: Tensor) -> Tensor:
+    """Return ``grad`` with 0 where ``mask`` does not hold; its memory is reused."""
+    if not is_compiled(grad):
+        return grad.mul_(mask)
+    result = grad.contiguous(memory_format=torch.channels_last)
+    compiled(_clear)(_flat(result), _flat(mask))
     return result
 
 
@@ -76,6 +104,27 @@ def _mark(activation: Any, mask: Any) -> None:
 def _keep(grad: Any, mask: Any, result: Any) -> None:
     for i in range(grad.size):
         result[i] = grad[i] if mask[i] else np.float32(0.0)
+
+
+def _clear(grad: Any, mask: Any) -> None:
+    for i in range(grad.size):
+        # a product, as in the fallback; a branch would not become vector instructions
+        grad[i] = grad[i] * np.float32(mask[i])
+
+
+def _depthwise_input(grad: Any, taps: Any, result: Any, kernel: int, stride: int) -> None:
+    num, out_height, out_width, channels = grad.shape
+    height, width = result.shape[1], result.shape[2]
+    padding = (kernel - 1) // 2
+    for n in range(num):
+        for h in range(out_height):
+            for i in range(max(0, padding - h * stride), min(kernel, height + padding - h * stride)):
+                row = h * stride + i - padding
+                for w in range(out_width):
+                    for j in range(max(0, padding - w * stride), min(kernel, width + padding - w * stride)):
+                        column = w * stride + j - padding
+                        for c in range(channels):
+                            result[n, row, column, c] += grad[n, h, w, c] * taps[i * kernel + j, c]
 
 
 def _depthwise(grad: Any, x: Any, total: Any, kernel: int, stride: int) -> None:

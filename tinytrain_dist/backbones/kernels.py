@@ -3,8 +3,8 @@
 Float32 on the CPU runs oneDNN's convolution with ReLU6 or the residual addition fused in (what PyTorch's own
 compiler emits), in channels_last; other types and builds run plain operations. 1x1 convolutions take matrix
 products for their gradients, stride-1 depthwise ones a convolution with the flipped kernel. The weight gradient
-of a wide depthwise kernel is a compiled loop (``compiled``). Nothing is timed at run time, so
-equal machines take equal paths.
+of a wide depthwise kernel and the input gradient of a strided one are compiled loops (``compiled``). Nothing is timed
+at run time, so equal machines take equal paths.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinytrain_dist.backbones.compiled import CAP, depthwise_weight_gradient, is_compiled
+from tinytrain_dist.backbones.compiled import (
+    CAP,
+    depthwise_input_gradient,
+    depthwise_weight_gradient,
+    is_compiled,
+)
 from tinytrain_dist.graphs.layer_graph import ConvLayer
 
 WIDE_KERNEL = 5
@@ -76,6 +81,8 @@ def input_gradient(grad: Tensor, weight: Tensor, *, layer: ConvLayer, in_shape: 
         padding = (layer.kernel - 1) // 2
         flipped = weight.flip(2, 3).contiguous(memory_format=torch.channels_last)
         return F.conv2d(grad, flipped, padding=padding, groups=layer.groups)
+    if is_depthwise(layer) and is_compiled(grad):
+        return depthwise_input_gradient(grad, weight, in_shape=in_shape, stride=layer.stride)
     empty = grad.new_empty(1).expand(in_shape)
     return _backward(grad, empty, weight, layer, input_too=True)
 
