@@ -142,8 +142,11 @@ def plan_questions(group: str, steps: StepCases, plan: UpdatePlan, profile: Devi
     optimizer += adapter_optimizer_ms(graph, plan, profile, optimizer="adam")
     yield Question(group=group, case=step, predicted_ms=optimizer)
     yield Question(group=group, case=steps.step(plan), predicted_ms=image.total_ms + modules.total_ms)
-    if not plan.adapters:
+    if plan.adapters:
+        return
+    if start + 1 < len(graph.layers):
         yield Question(group=group, case=steps.input_grad(start), predicted_ms=image.input_grad_ms)
+    if plan.updates:
         yield Question(group=group, case=steps.weight_grad(plan), predicted_ms=image.weight_grad_ms)
 
 
