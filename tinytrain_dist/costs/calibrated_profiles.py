@@ -10,7 +10,7 @@ from typing import Any
 from tinytrain_dist.costs.calibration import CalibratedSetting
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
 from tinytrain_dist.costs.latency_forms import COEFFICIENTS
-from tinytrain_dist.costs.measured_phases import MeasuredPhases
+from tinytrain_dist.costs.measured_phases import FORM, MeasuredPhases, error_fields
 from tinytrain_dist.costs.measurements import Measurement, Setting
 from tinytrain_dist.costs.phase_fit import CalibratedPhases
 from tinytrain_dist.costs.profile_files import load_profile, profile_path, read_profile, setting_of
@@ -133,7 +133,14 @@ def write_phases(target: Target, found: CalibratedPhases) -> DeviceProfile:
 
 def write_measured_phases(target: Target, found: MeasuredPhases) -> DeviceProfile:
     """Write the forms of training phases measured by themselves into ``target``; returns the profile as read back."""
-    return _write(target, {"phases": found.coefficients}, {}, {"training": found.training})
+    source = {"kind": "derived", "source": "fitted to whole passes and layers measured on the device"}
+    phases = {"training": found.training}
+    before = read_profile(target.path).calibration.forward
+    if found.forward and before is not None:
+        forward = {"form": FORM, "coefficient_intervals": {}, **error_fields(found.forward_errors)}
+        phases["forward"] = before.model_copy(update=forward)
+    values = {"phases": found.coefficients, **found.forward}
+    return _write(target, values, dict.fromkeys(found.forward, source), phases)
 
 
 def _write(

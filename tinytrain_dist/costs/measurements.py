@@ -28,11 +28,12 @@ OPTIONAL_COLUMNS = (
     "phase", "power_mode", "resolution", "biases", "energy_mj", "active_power_w", "status", *FURTHER,
 )  # fmt: skip
 STATUSES = ("measured", "rejected")
-PHASES = ("forward", "input_grad", "weight_grad", "fisher", "optimizer", "load", "step")
+PHASES = ("forward", "input_grad", "weight_grad", "fisher", "optimizer", "load", "adapters", "step")
 """What a row timed: a forward pass (where no phase is stated), one part of a training step, or loading the weights.
 
 The totals are those of what ran: of ``input_grad`` the layers passed backward, of ``weight_grad`` the updated
-shares, of ``fisher`` forward and backward layers together; ``optimizer`` and ``load`` use ``weights`` alone. A whole
+shares, of ``fisher`` forward and backward layers together; ``optimizer`` and ``load`` use ``weights`` alone;
+``adapters`` are lite residual modules, both ways. A whole
 ``step`` (forward and backward of one image) checks the others and is not fitted.
 """
 MAX_FILE_BYTES = 16 << 20

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from tinytrain_dist.graphs.adapters import LiteResidual
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, side_channels, update_weights
 
-MEASURED_PHASES = ("input_grad", "weight_grad", "fisher", "optimizer")
+MEASURED_PHASES = ("input_grad", "weight_grad", "adapters", "fisher", "optimizer")
 TOTALS = (
     "macs_conv", "macs_pointwise", "macs_depthwise", "weights", "activations_in_out", "ops",
 )  # fmt: skip
 FURTHER = (
     "activations_depthwise", "activations_strided", "activations_masked", "activations_gathered",
-    "activations_summed", "weights_rewritten", "passes",
+    "activations_summed", "activations_module", "weights_rewritten", "passes",
 )  # fmt: skip
-"""Elements in and out of depthwise layers, of strided depthwise layers; elements that pass a ReLU6 mask; copied to
-keep or use some channels only; reduced to one number per channel (bias gradients, Fisher information); weights of
-touched layers, rewritten after a step; 1 for a pass of a whole network, 0 for a layer by itself."""
+"""Elements in and out of depthwise layers, and of strided depthwise layers; elements that pass a ReLU6 mask; copied to
+keep or use some channels only; reduced to one number per channel (bias gradients, Fisher information); in and out of
+blocks with a lite residual module; weights of touched layers, rewritten after a step; 1 for a pass of a whole network,
+0 for a layer by itself."""
 AMOUNTS = (*TOTALS, *FURTHER)
 
 Amounts = dict[str, float]
@@ -100,6 +102,13 @@ def weight_grad_amounts(graph: LayerGraph, plan: UpdatePlan) -> Amounts:
     parts += [{"ops": 1.0} for _ in biases - updated - scales]
     parts += [{"activations_summed": float(graph.layer(index).output_elements)} for index in sorted(biases)]
     return added(parts)
+
+
+def adapter_amounts(module: LiteResidual) -> Amounts:
+    """Return the counts of one lite residual module, forward and backward together."""
+    size = module.in_channels * module.in_size**2 + module.out_channels * module.out_size**2
+    parts = [layer_amounts(layer) | {"ops": 0.0} for layer in module.convolutions]
+    return added([*parts, {"ops": 1.0, "activations_module": float(size)}])
 
 
 def fisher_amounts(graph: LayerGraph, inspected: Sequence[int]) -> Amounts:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tinytrain_dist.costs.phase_amounts import Amounts
+
+Result = TypeVar("Result")
 
 
 class PartClock:
@@ -15,11 +18,12 @@ class PartClock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def time(self, run: Callable[[], None]) -> None:
+    def time(self, run: Callable[[], Result]) -> Result:
         """Run and count it."""
         start = time.thread_time()
-        run()
+        result = run()
         self.seconds += time.thread_time() - start
+        return result
 
 
 class Probe:

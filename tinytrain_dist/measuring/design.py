@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tinytrain_dist.foundation.seeding import generator_of
+from tinytrain_dist.graphs.adapters import adapter_plan
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph, Role
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
@@ -88,9 +89,11 @@ def network_cases(backbone: str, resolution: int, settings: MeasureSettings, fol
     for blocks in FISHER_BLOCKS:
         yield steps.fisher(graph.last_blocks(blocks))
     plans = [random_plan(graph, ("measure", settings.seed, number)) for number in range(NUM_PLANS)]
-    for plan in (*plans, last_block_plan(graph), weights_plan(graph)):
+    for plan in (*plans, with_biases(plans[0], graph), last_block_plan(graph), full_plan(graph)):
         yield steps.weight_grad(plan)
         yield steps.optimizer(plan)
+    for share in (0.2, 0.6):
+        yield steps.adapters(adapter_plan(graph, dropped_share=share))
 
 
 def random_plan(graph: LayerGraph, seed: tuple[str | int, ...]) -> UpdatePlan:
@@ -117,6 +120,7 @@ def last_block_plan(graph: LayerGraph) -> UpdatePlan:
     return UpdatePlan(backbone=graph.name, updates=tuple(LayerUpdate(layer=i) for i in graph.last_blocks(2)))
 
 
-def weights_plan(graph: LayerGraph) -> UpdatePlan:
-    """Return the plan of all weights, without normalisation."""
-    return UpdatePlan(backbone=graph.name, updates=full_plan(graph).updates)
+def with_biases(plan: UpdatePlan, graph: LayerGraph) -> UpdatePlan:
+    """Return ``plan`` with the biases of the last half of the layers."""
+    last = tuple(layer.index for layer in graph.layers[len(graph.layers) // 2 :])
+    return UpdatePlan(backbone=graph.name, updates=plan.updates, bias_layers=last)

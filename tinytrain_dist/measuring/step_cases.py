@@ -29,6 +29,7 @@ from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import LayerState, build_backbone
 from tinytrain_dist.costs.phase_amounts import (
     Amounts,
+    adapter_amounts,
     added,
     chain_amounts,
     fisher_amounts,
@@ -36,6 +37,7 @@ from tinytrain_dist.costs.phase_amounts import (
     optimizer_amounts,
     weight_grad_amounts,
 )
+from tinytrain_dist.graphs.adapters import lite_residuals
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
@@ -99,6 +101,18 @@ class StepCases:
             return (Probe(lambda: self._step(run), clock),)
 
         return self._case("weight_grad", f"-{plan.hash[:8]}", weight_grad_amounts(self.graph, plan), build)
+
+    def adapters(self, plan: UpdatePlan) -> Case:
+        """Return the lite residual modules of ``plan``, forward and backward."""
+        modules = lite_residuals(self.graph, plan.adapters)
+
+        def build() -> tuple[Run, ...]:
+            clock = PartClock()
+            run = self._pass(plan, clock)
+            return (Probe(lambda: self._step(run), clock),)
+
+        counts = added(adapter_amounts(module) for module in modules)
+        return self._case("adapters", f"-{plan.hash[:8]}", counts, build)
 
     def fisher(self, inspected: Sequence[int]) -> Case:
         """Return the pass that measures Fisher information, one image."""
@@ -201,7 +215,7 @@ class StepCases:
 
 
 class _ProbedPass(SparsePass):
-    """Times what only updated layers cost: keeping their inputs, and their gradients."""
+    """Times what only updated layers and modules cost: keeping their inputs, and their gradients."""
 
     def __init__(self, *args: Any, clock: PartClock, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -209,6 +223,12 @@ class _ProbedPass(SparsePass):
 
     def _keep_input(self, tape: Tape, layer: ConvLayer, x: Tensor) -> None:
         self._clock.time(lambda: super(_ProbedPass, self)._keep_input(tape, layer, x))
+
+    def _branch(self, tape: Tape | None, index: int, x: Tensor) -> Tensor:
+        return self._clock.time(lambda: super(_ProbedPass, self)._branch(tape, index, x))
+
+    def _module_backward(self, flat: Tensor, tape: Tape, index: int, grad: Tensor) -> Tensor | None:
+        return self._clock.time(lambda: super(_ProbedPass, self)._module_backward(flat, tape, index, grad))
 
     def _add_gradient(self, flat: Tensor, tape: Tape, layer: ConvLayer, grad: Tensor) -> None:
         self._clock.time(lambda: super(_ProbedPass, self)._add_gradient(flat, tape, layer, grad))

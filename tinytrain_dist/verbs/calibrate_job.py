@@ -102,14 +102,17 @@ def _phases(rows: Sequence[Measurement], *, out: Path, dirs: Sequence[Path], bas
         found = calibrate_phases(own, read_profile(target.path, dirs))
         profile = write_phases(target, found)
         notes = [f"{name} {value:g}" for name, value in found.coefficients.items()]
-        measured = fit_measured_phases(own)
+        measured = fit_measured_phases([row for row in rows if row.setting == setting])
         if measured is None:
             lines.append(_line(profile.name, "training", found.training, notes=notes))
             continue
         again = target_of(setting, own[0].board, out=out, dirs=dirs, base=base, form=form_of(setting).name)
         profile = write_measured_phases(again, measured)
-        notes = [f"{phase} {error:.1%}" for phase, error in measured.errors.items()]
-        lines.append(_line(profile.name, "training", measured.training, notes=["family out:", *notes]))
+        errors = [f"{phase} {error:.1%}" for phase, error in measured.errors.items()]
+        if measured.forward and profile.calibration.forward is not None:
+            note = "whole passes, by their own fit (replaces the line above)"
+            lines.append(_line(profile.name, "forward", profile.calibration.forward, notes=[note]))
+        lines.append(_line(profile.name, "training", measured.training, notes=["family out:", *errors]))
     return lines
 
 
