@@ -169,5 +169,15 @@ def masks() -> tuple[Tensor, Tensor]:
     return mask, found
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_selected_channels(dtype: torch.dtype, layout: torch.memory_format, installation: str) -> None:
+    images = torch.randn(3, 10, 4, 5).to(dtype).contiguous(memory_format=layout)
+    for chosen in ([0], [1, 4, 9], list(range(10))):
+        found = compiled.select_channels(images, torch.tensor(chosen))
+        assert torch.equal(found, images[:, chosen])
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_nothing_is_compiled_without_the_compiler(no_compiler: None) -> None:
     assert not compiled.is_compiled(torch.zeros(1))

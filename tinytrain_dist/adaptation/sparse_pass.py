@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
-from tinytrain_dist.backbones.compiled import masked_, relu6_mask
+from tinytrain_dist.backbones.compiled import masked_, relu6_mask, select_channels
 from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, pool
 from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient
 from tinytrain_dist.backbones.network import LayerState
@@ -213,8 +213,3 @@ class SparsePass:
             wanted = grad if chosen is None else select_channels(grad, chosen)
             weight = weight_gradient(wanted, tape.inputs[index], layer=layer)
         weights.add_gradient(flat, index, weight=weight, bias=bias)
-
-
-def select_channels(images: Tensor, chosen: Tensor) -> Tensor:
-    """Return some channels of ``[N, C, H, W]``, channels_last kept."""
-    return images.permute(0, 2, 3, 1).index_select(3, chosen).permute(0, 3, 1, 2)

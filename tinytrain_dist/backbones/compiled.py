@@ -88,6 +88,20 @@ def masked_(grad: Tensor, mask: Tensor) -> Tensor:
     return result
 
 
+def select_channels(images: Tensor, chosen: Tensor) -> Tensor:
+    """Return some channels ``[N, K, H, W]`` of ``[N, C, H, W]``, channels_last kept.
+
+    PyTorch's ``index_select`` over the innermost axis takes four to ten times as long.
+    """
+    rows = images.permute(0, 2, 3, 1)
+    if not is_compiled(images):
+        return rows.index_select(3, chosen).permute(0, 3, 1, 2)
+    result = torch.empty(*rows.shape[:3], len(chosen))
+    of_pixel = rows.reshape(-1, rows.shape[3])
+    compiled(_take)(of_pixel.numpy(), chosen.numpy(), result.view(-1, len(chosen)).numpy())
+    return result.permute(0, 3, 1, 2)
+
+
 def _nhwc(images: Tensor) -> np.ndarray[Any, Any]:
     return images.permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -104,6 +118,12 @@ def _mark(activation: Any, mask: Any) -> None:
 def _keep(grad: Any, mask: Any, result: Any) -> None:
     for i in range(grad.size):
         result[i] = grad[i] if mask[i] else np.float32(0.0)
+
+
+def _take(rows: Any, chosen: Any, result: Any) -> None:
+    for i in range(rows.shape[0]):
+        for j in range(chosen.size):
+            result[i, j] = rows[i, chosen[j]]
 
 
 def _clear(grad: Any, mask: Any) -> None:

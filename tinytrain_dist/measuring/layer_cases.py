@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
-from tinytrain_dist.adaptation.sparse_pass import select_channels
-from tinytrain_dist.backbones.compiled import masked, relu6_mask
+from tinytrain_dist.backbones.compiled import masked, relu6_mask, select_channels
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient
 from tinytrain_dist.backbones.network import build_backbone
