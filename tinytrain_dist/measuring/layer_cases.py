@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
-from tinytrain_dist.backbones.compiled import masked, relu6_mask, select_channels
+from tinytrain_dist.backbones.compiled import masked_, relu6_mask, select_channels
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient
 from tinytrain_dist.backbones.network import build_backbone
@@ -79,10 +79,11 @@ def _input_grad(layer: ConvLayer, batch: int) -> tuple[Run, ...]:
     only, network = _alone(layer)
     weight = network.layers[0][0]
     x, out = _images(layer, batch, output=False), _images(layer, batch, output=True)
+    of_output = out.clone(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def run() -> Tensor:
-        grad = masked(out, relu6_mask(out)) if only.has_activation else out
+        grad = masked_(of_output, relu6_mask(out)) if only.has_activation else of_output
         return input_gradient(grad, weight, layer=only, in_shape=x.shape)
 
     return (run,)
