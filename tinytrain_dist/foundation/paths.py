@@ -13,9 +13,12 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
 def resource_folder(name: str) -> Path:
-    """Return the folder ``conf`` or ``device_profiles``: a checkout's own, else the installed copy."""
+    """Return the folder ``conf`` or ``device_profiles``: the installed copy, else (there is none) the checkout's own.
+
+    In this order, since beside an installed package another one's folder of that name may lie.
+    """
     package = Path(__file__).resolve().parents[1]
-    for candidate in (package.parent / name, package / "_resources" / name):
+    for candidate in (package / "_resources" / name, package.parent / name):
         if candidate.is_dir():
             return candidate
     raise StorageError(f"the folder {name!r} is missing from this installation; reinstall tinytrain-dist")

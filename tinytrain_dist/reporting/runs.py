@@ -79,6 +79,14 @@ def open_run(location: str | Path) -> RunResults:
     return run
 
 
+def newest_run(root: str | Path) -> Path:
+    """Return the run in ``root`` whose results were completed last; raises ``StorageError`` when there is none."""
+    finished = [path for path in Path(root).glob("*/_SUCCESS") if (path.parent / "results").is_dir()]
+    if not finished:
+        raise StorageError(f"{Path(root).resolve()}: holds no finished run; name a run directory")
+    return max(finished, key=lambda path: path.stat().st_mtime).parent
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     file = path / "run.json"
     if not path.is_dir():

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ _LOG = logger(__name__)
 
 
 def log_to_wandb(
-    run: RunResults, *, mode: Mode = "auto", project: str = PROJECT, group: str | None = None
+    run: RunResults, *, mode: Mode = "auto", project: str = PROJECT, group: str | None = None, entity: str | None = None
 ) -> Path | None:
     """Write the run's configuration, headline figures, tables, histograms, results and page as one W&B run.
 
@@ -37,8 +38,8 @@ def log_to_wandb(
     ----------
     mode
         ``auto`` is online if a key is in WANDB_API_KEY or the netrc file, else offline.
-    project, group
-        Where the run appears; ``group`` is by default the configuration's experiment.
+    project, group, entity
+        Where the run appears; ``group`` is by default the configuration's experiment, ``entity`` the key's own.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def log_to_wandb(
         return None
     try:
         with _kept_inside(run.path):
-            return _write(run, chosen, project=project, group=group or content.group(run))
+            return _write(run, chosen, _Place(project, group or content.group(run), entity))
     except Exception as exc:  # a listener cannot fail a run: the wandb client raises many kinds
         _LOG.warning("W&B: not written: %s", redact_text(f"{type(exc).__name__}: {exc}"))
         return None
@@ -96,22 +97,32 @@ def _kept_inside(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _write(run: RunResults, mode: Writing, *, project: str, group: str) -> Path:
+@dataclass(frozen=True)
+class _Place:
+    """Where a W&B run appears."""
+
+    project: str
+    group: str
+    entity: str | None
+
+
+def _write(run: RunResults, mode: Writing, place: _Place) -> Path:
     try:
-        return _write_once(run, mode, project=project, group=group)
+        return _write_once(run, mode, place)
     except Exception as exc:  # unreachable, wrong key, rate limited: an offline copy is kept
         if mode != "online":
             raise
         _LOG.warning("W&B: online failed (%s); an offline copy is kept", redact_text(f"{type(exc).__name__}: {exc}"))
-        return _write_once(run, "offline", project=project, group=group, copy="offline copy")
+        return _write_once(run, "offline", place, copy="offline copy")
 
 
-def _write_once(run: RunResults, mode: Writing, *, project: str, group: str, copy: str = "") -> Path:
+def _write_once(run: RunResults, mode: Writing, place: _Place, *, copy: str = "") -> Path:
     import wandb
 
     writer = wandb.init(
-        project=project,
-        group=group,
+        project=place.project,
+        entity=place.entity,
+        group=place.group,
         job_type="simulate",
         name=run.run_id,
         id=content_hash([run.run_id, run.record.get("created"), copy]),  # the client still holds a failed one's id

@@ -7,7 +7,7 @@ import sys
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.logs import start_logging
 from tinytrain_dist.reporting.page import write_page
-from tinytrain_dist.reporting.runs import open_run
+from tinytrain_dist.reporting.runs import newest_run, open_run
 from tinytrain_dist.reporting.wandb_run import MODES, log_to_wandb
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
 
@@ -17,16 +17,16 @@ def main(argv: list[str]) -> ExitCode:
     parser = VerbParser(
         "report",
         description="Writes RUN/report.html: one file with tables, charts and provenance that needs no network.",
-        example="tinytrain report runs/quickstart --wandb",
+        example="tinytrain report --wandb",
     )
-    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("run", metavar="RUN", nargs="?", help="run directory (default: the newest in runs/)")
     parser.add_argument("--wandb", action="store_true", help="also write a W&B run (a failure is only logged)")
     parser.add_argument(
         "--wandb-mode", choices=MODES, default="auto", help="auto: online if a key is there, else offline"
     )
     options = parser.parse(argv)
     start_logging()
-    run = open_run(options.run)
+    run = open_run(options.run or newest_run("runs"))
     page = write_page(run)
     folder = log_to_wandb(run, mode=options.wandb_mode) if options.wandb else None
     if options.json:

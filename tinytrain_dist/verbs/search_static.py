@@ -70,9 +70,7 @@ def _parser() -> VerbParser:
     parser.add_argument("--shot", type=int, default=5, help="support images per class (default %(default)s)")
     parser.add_argument("--query", type=int, default=10, help="query images per class (default %(default)s)")
     parser.add_argument("--resolution", type=int, default=84, help="pixels of the tasks (default %(default)s)")
-    parser.add_argument(
-        "--budget-resolution", type=int, default=128, help="pixels of the budget (default %(default)s)"
-    )
+    parser.add_argument("--budget-resolution", type=int, default=128, help="pixels of the budget (default %(default)s)")
     parser.add_argument("--iterations", type=int, default=40, help="of each tuning (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=FineTuneSettings().learning_rate,
                         help="of each tuning (default %(default)s)")  # fmt: skip

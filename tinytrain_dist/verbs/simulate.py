@@ -62,7 +62,9 @@ def main(argv: list[str]) -> ExitCode:
     run = open_run(result.folder)
     page = write_page(run)
     print(render_table(comparison_table(run)))
-    log_to_wandb(run, mode=mode, project=config.wandb.project, group=config.wandb.group)
+    if result.computed:  # a run that was there already is in W&B already
+        to = config.wandb
+        log_to_wandb(run, mode=mode, project=to.project, group=to.group, entity=to.entity)
     print(f"run directory: {result.folder}\npage: {page}")
     return result.exit_code
 
