@@ -164,7 +164,7 @@ def test_too_little_flash_does_not_fit() -> None:
 
 
 def test_unknown_power_gives_no_energy() -> None:
-    priced = price(MCUNET, SPARSE, load_profile("stm32h743"), WORK)
+    priced = price(MCUNET, SPARSE, load_profile("stm32h747"), WORK)
     assert priced.energy_mj is None
     assert priced.training_mj is None
     assert priced.energy_low_mj is None

@@ -46,7 +46,7 @@ def test_a_changed_identity_lists_its_keys(tmp_path: Path, capsys: pytest.Captur
     assert simulate(tmp_path, "methods=[raw_pixels]") == ExitCode.DONE
     assert simulate(tmp_path, "methods=[raw_pixels]", "seed=7", "finetune.learning_rate=0.01") == ExitCode.LOCKED
     err = capsys.readouterr().err
-    assert "seed: 0 there, 7 asked" in err and "finetune.learning_rate: 0.003 there, 0.01 asked" in err
+    assert "seed: 0 there, 7 asked" in err and "finetune.learning_rate: 0.001 there, 0.01 asked" in err
     assert simulate(tmp_path, "methods=[raw_pixels]", "seed=7", "run.force_new=true") == ExitCode.DONE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "mine-2"]
 
