@@ -29,6 +29,8 @@ AdaptationStatus = Literal["ok", "diverged"]
 TAPE_BYTES = 448 * 2**20
 """Activations kept for one backward pass; more images than fit are processed in micro-batches, all but the last of
 which run forward twice. Holds every weight of a bundled network at 84 pixels for a task of 100 support images."""
+MODULE_FACTOR = 4
+"""PyTorch keeps more for a lite residual module than the module needs; a bound, measured by the memory test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +107,10 @@ class _Tuning:
         self._weights = PlanWeights(task.network, plan)
         self._pass = SparsePass(task.network, weights=self._weights, start=self._cut, stop=first)
         self._pass.measure_branches(task.support_state(self._cut))
-        self._bytes_per_image = saved_exact_bytes(
+        exact = saved_exact_bytes(
             task.network.graph, plan, bytes_per_element=self._weights.values.element_size(), mask_bits=8
         )
+        self._bytes_per_image = exact * (MODULE_FACTOR if plan.adapters else 1)
         self._losses: list[float] = []
         self._curve: list[CurvePoint] = []
 
