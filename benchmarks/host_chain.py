@@ -1,7 +1,8 @@
 """The whole chain on the machine it stands on: measure, calibrate a profile, predict what was not measured.
 
 Predicted: 40 random sparse plans, and every method on all backbones, at two resolutions no row was measured at.
-Times are processor time relative to a reference kernel (``measuring/timing.py``): the machine may be busy.
+Times are processor time relative to a reference kernel (``measuring/timing.py``): the machine may be busy. Its state
+drifts over minutes by more than the model's error, so rows to calibrate on and times to predict are measured in turns.
 
 nice python benchmarks/host_chain.py --out host_chain            # again: continues, or prints from what is there
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,9 +35,9 @@ from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
 from tinytrain_dist.measuring.cases import Case
-from tinytrain_dist.measuring.design import random_plan
+from tinytrain_dist.measuring.design import designed_cases, random_plan
 from tinytrain_dist.measuring.measurement import measure
-from tinytrain_dist.measuring.row_file import read_rows
+from tinytrain_dist.measuring.row_file import read_rows, write_rows
 from tinytrain_dist.measuring.settings import MeasureSettings
 from tinytrain_dist.measuring.step_cases import StepCases
 from tinytrain_dist.verbs.calibrate_job import calibrate_files
@@ -52,63 +54,68 @@ class Question:
 
     group: str
     case: Case
-    predicted_ms: float
+    predict: Callable[[DeviceProfile], float]
 
 
 def main() -> None:
     """Run the chain and print the errors beside their targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for rows and profile")
-    parser.add_argument("--rows", type=Path, help="rows of 'tinytrain measure' (default: OUT/rows.csv)")
-    parser.add_argument("--quick", action="store_true", help="the one-minute measurement")
+    parser.add_argument("--quick", action="store_true", help="the one-minute measurement to calibrate on")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     settings = MeasureSettings().quick() if options.quick else MeasureSettings()
-    rows = options.rows or options.out / "rows.csv"
-    if options.rows is None:
-        measure(rows, settings=settings)
-    calibrate_files([rows], [], out=options.out, siblings=False)
-    profile = load_profile(settings.profile, [options.out])
     with tempfile.TemporaryDirectory(dir=options.out) as scratch:
-        questions = [*random_plans(profile, settings), *methods(profile, settings, Path(scratch))]
-        cases = {question.case.key: question.case for question in questions}
-        # the measured rows give the kernel's quiet time, so that both files are on one scale
-        unseen = options.out / "unseen.csv"
-        measure(unseen, settings=settings, cases=list(cases.values()), quiet_ms=quiet_reference_ms(rows))
-    measured = {(row["phase"], row["model"]): float(row["latency_ms"]) for row in read_rows(unseen)}
-    report(questions, measured)
+        designed = designed_cases(settings, Path(scratch))
+        questions = [*random_plans(settings), *methods(settings, Path(scratch))]
+        measure(options.out / "all.csv", settings=settings, cases=in_turns(designed, questions))
+    rows = read_rows(options.out / "all.csv")
+    known = {case.key for case in designed}
+    write_rows(options.out / "rows.csv", [row for row in rows if (row["phase"], row["model"]) in known])
+    calibrate_files([options.out / "rows.csv"], [], out=options.out, siblings=False)
+    profile = load_profile(settings.profile, [options.out])
+    report(questions, profile, {(row["phase"], row["model"]): float(row["latency_ms"]) for row in rows})
 
 
-def quiet_reference_ms(rows: Path) -> float:
-    """Return what the reference kernel takes on the quiet machine, as ``rows`` state it."""
-    return float(read_rows(rows)[0]["quiet_reference_ms"])
+def in_turns(designed: Sequence[Case], questions: Sequence[Question]) -> list[Case]:
+    """Return all cases once, those to calibrate on and those to predict mixed."""
+    cases = list({case.key: case for case in [*designed, *(question.case for question in questions)]}.values())
+    return [cases[index] for index in generator_of("host chain").permutation(len(cases))]
 
 
-def random_plans(profile: DeviceProfile, settings: MeasureSettings) -> Iterator[Question]:
+def random_plans(settings: MeasureSettings) -> Iterator[Question]:
     """Yield the phases of random sparse plans, backbones and resolutions in turn."""
     for number in range(NUM_PLANS):
         backbone = settings.backbones[number % len(settings.backbones)]
         resolution = UNSEEN_RESOLUTIONS[number // len(settings.backbones) % len(UNSEEN_RESOLUTIONS)]
-        steps = StepCases(backbone, resolution, batch=settings.batch)
+        steps = steps_of(backbone, resolution, settings.batch)
         plan = random_plan(steps.graph, ("unseen", number))
-        yield from plan_questions("40 sparse plans", steps, plan, profile)
-        inspected = steps.graph.last_blocks(1 + number % 8)
-        fisher = fisher_pass_ms(steps.graph, inspected, profile)
-        yield Question(group="40 sparse plans", case=steps.fisher(inspected), predicted_ms=fisher)
+        yield from plan_questions("40 sparse plans", steps, plan)
+        yield fisher_question("40 sparse plans", steps, 1 + number % 8)
 
 
-def methods(profile: DeviceProfile, settings: MeasureSettings, folder: Path) -> Iterator[Question]:
+def methods(settings: MeasureSettings, folder: Path) -> Iterator[Question]:
     """Yield the phases of every method that runs the network."""
     for backbone in settings.backbones:
         for resolution in UNSEEN_RESOLUTIONS:
-            steps = StepCases(backbone, resolution, batch=settings.batch)
-            graph, group = steps.graph, "all methods"
-            yield Question(group=group, case=steps.forward(), predicted_ms=forward_ms(graph, profile))
-            six = graph.last_blocks(6)
-            yield Question(group=group, case=steps.fisher(six), predicted_ms=fisher_pass_ms(graph, six, profile))
-            yield Question(group=group, case=steps.load(folder), predicted_ms=load_ms(graph, profile))
-            for plan in method_plans(graph):
-                yield from plan_questions(group, steps, plan, profile)
+            steps, group = steps_of(backbone, resolution, settings.batch), "all methods"
+            yield Question(group=group, case=steps.forward(), predict=partial(forward_ms, steps.graph))
+            yield fisher_question(group, steps, 6)
+            yield Question(group=group, case=steps.load(folder), predict=partial(load_ms, steps.graph))
+            for plan in method_plans(steps.graph):
+                yield from plan_questions(group, steps, plan)
+
+
+@cache
+def steps_of(backbone: str, resolution: int, batch: int) -> StepCases:
+    """Return the cases of one network, built once."""
+    return StepCases(backbone, resolution, batch=batch)
+
+
+def fisher_question(group: str, steps: StepCases, blocks: int) -> Question:
+    """Return the Fisher pass over the last ``blocks`` blocks."""
+    inspected = steps.graph.last_blocks(blocks)
+    return Question(group=group, case=steps.fisher(inspected), predict=partial(fisher_pass_ms, steps.graph, inspected))
 
 
 def method_plans(graph: LayerGraph) -> list[UpdatePlan]:
@@ -132,22 +139,31 @@ def chosen_plan(graph: LayerGraph) -> UpdatePlan:
     return UpdatePlan(backbone=graph.name, updates=tuple(updates))
 
 
-def plan_questions(group: str, steps: StepCases, plan: UpdatePlan, profile: DeviceProfile) -> Iterator[Question]:
+def plan_questions(group: str, steps: StepCases, plan: UpdatePlan) -> Iterator[Question]:
     """Yield step and optimizer of ``plan``; of plans without adapters the phases of the step too."""
     graph, start = steps.graph, plan.earliest_layer
     assert start is not None
-    image, modules = image_pass(graph, plan, profile), adapter_pass(graph, plan, profile)
-    step = steps.optimizer(plan)
-    optimizer = optimizer_step_ms(graph, plan, profile, optimizer="adam")
-    optimizer += adapter_optimizer_ms(graph, plan, profile, optimizer="adam")
-    yield Question(group=group, case=step, predicted_ms=optimizer)
-    yield Question(group=group, case=steps.step(plan), predicted_ms=image.total_ms + modules.total_ms)
+    yield Question(group=group, case=steps.optimizer(plan), predict=partial(optimizer_ms, graph, plan))
+    yield Question(group=group, case=steps.step(plan), predict=partial(step_ms, graph, plan))
     if plan.adapters:
         return
     if start + 1 < len(graph.layers):
-        yield Question(group=group, case=steps.input_grad(start), predicted_ms=image.input_grad_ms)
+        case = steps.input_grad(start)
+        yield Question(group=group, case=case, predict=lambda p: image_pass(graph, plan, p).input_grad_ms)
     if plan.updates:
-        yield Question(group=group, case=steps.weight_grad(plan), predicted_ms=image.weight_grad_ms)
+        case = steps.weight_grad(plan)
+        yield Question(group=group, case=case, predict=lambda p: image_pass(graph, plan, p).weight_grad_ms)
+
+
+def step_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) -> float:
+    """Return the predicted time of forward and backward of one image."""
+    return image_pass(graph, plan, profile).total_ms + adapter_pass(graph, plan, profile).total_ms
+
+
+def optimizer_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) -> float:
+    """Return the predicted time of one step of Adam."""
+    own = optimizer_step_ms(graph, plan, profile, optimizer="adam")
+    return own + adapter_optimizer_ms(graph, plan, profile, optimizer="adam")
 
 
 def load_ms(graph: LayerGraph, profile: DeviceProfile) -> float:
@@ -156,22 +172,28 @@ def load_ms(graph: LayerGraph, profile: DeviceProfile) -> float:
     return transfer_ms(stored_parameter_bytes(layer_graph(graph.name, graph.resolution), profile, empty), profile)
 
 
-def report(questions: Sequence[Question], measured: dict[tuple[str, str], float]) -> None:
+def report(questions: Sequence[Question], profile: DeviceProfile, measured: dict[tuple[str, str], float]) -> None:
     """Print median and 90th percentile of the relative error, and the rank correlation, per group and phase."""
     print(f"{'':<18}{'phase':<13}{'n':>4}{'median':>9}{'p90':>9}{'rank':>8}   targets: <= 12 %, <= 30 %, >= 0.95")
     for group in dict.fromkeys(question.group for question in questions):
         mine = [question for question in questions if question.group == group]
         for phase in dict.fromkeys(question.case.phase for question in mine):
-            _line(group, phase, [q for q in mine if q.case.phase == phase], measured)
+            _line(group, phase, [q for q in mine if q.case.phase == phase], profile, measured)
     steps = [question for question in questions if question.case.phase == "step"]
-    _line("both", "step", steps, measured)
+    _line("both", "step", steps, profile, measured)
     everything = [question for question in questions if question.case.phase != "load"]
-    _line("both", "all phases", everything, measured)
+    _line("both", "all phases", everything, profile, measured)
 
 
-def _line(group: str, phase: str, questions: Sequence[Question], measured: dict[tuple[str, str], float]) -> None:
+def _line(
+    group: str,
+    phase: str,
+    questions: Sequence[Question],
+    profile: DeviceProfile,
+    measured: dict[tuple[str, str], float],
+) -> None:
     unique = {question.case.key: question for question in questions}
-    predicted = np.array([question.predicted_ms for question in unique.values()])
+    predicted = np.array([question.predict(profile) for question in unique.values()])
     times = np.array([measured[key] for key in unique])
     errors = np.abs(predicted / times - 1)
     median, p90 = float(np.median(errors)), float(np.quantile(errors, 0.9))

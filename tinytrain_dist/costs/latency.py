@@ -139,9 +139,9 @@ def optimizer_step_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfil
     """Return the time of one optimizer step; the profile states Adam's, SGD touches a third of the words."""
     share = STATE_WORDS[optimizer] / STATE_WORDS["adam"]
     if "optimizer" in profile.phases:
-        counts = optimizer_amounts(graph, plan)
-        if not counts["ops"]:
+        if plan.is_empty:
             return 0.0
+        counts = optimizer_amounts(graph, plan)
         return _measured_ms(profile, "optimizer", counts | {"weights": share * counts["weights"]})
     return updated_weights(plan, graph) * share * profile.optimizer_ns_per_weight / _NS_PER_MS
 

@@ -21,7 +21,8 @@ from tinytrain_dist.costs.phase_amounts import AMOUNTS, MEASURED_PHASES, TOTALS
 FORM = "measured_phases"
 MIN_ROWS, MIN_FAMILIES, MIN_STEPS = 12, 2, 6
 """Fewer rows of a phase, model families, or whole steps among them are left to the single factor of the phase."""
-LAYER_WEIGHT = 0.2
+LAYER_WEIGHT = 0.05
+"""Chosen by leave-family-out error of whole steps: single layers only settle what whole steps leave open."""
 FORWARD_AMOUNTS = (*TOTALS, "passes")
 LEAST_NS_PER_MAC = 1e-6
 CONFIDENCE = 0.90

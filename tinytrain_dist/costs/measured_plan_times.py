@@ -57,7 +57,7 @@ def measured_optimizer(
     touched = (plans.weights > 0) | plans.bias | plans.scale
     rewritten = touched @ np.array([layer.weights for layer in graph.layers], np.int64)
     counts = {
-        "passes": touched.any(axis=1),
+        "passes": touched.any(axis=1) | plans.adapters.any(axis=1),
         "ops": touched.sum(axis=1),
         "weights": words * plans.weights.sum(axis=1),
         "weights_rewritten": rewritten,

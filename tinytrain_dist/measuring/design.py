@@ -20,7 +20,7 @@ from tinytrain_dist.measuring.step_cases import StepCases
 OFF_GRID = "off_grid"
 MIN_MACS = 20_000
 """Below, a row says what a launch costs and nothing else."""
-NUM_PLANS = 3
+NUM_PLANS = 5
 FISHER_BLOCKS = (3, 6)
 _RATIOS = (0.125, 0.25, 0.5, 1.0)
 
@@ -89,7 +89,13 @@ def network_cases(backbone: str, resolution: int, settings: MeasureSettings, fol
     for blocks in FISHER_BLOCKS:
         yield steps.fisher(graph.last_blocks(blocks))
     plans = [random_plan(graph, ("measure", settings.seed, number)) for number in range(NUM_PLANS)]
-    for plan in (*plans, with_biases(plans[0], graph), last_block_plan(graph), full_plan(graph)):
+    for plan in (
+        *plans,
+        with_biases(plans[0], graph),
+        last_blocks_plan(graph, 0),
+        last_blocks_plan(graph, 2),
+        full_plan(graph),
+    ):
         yield steps.weight_grad(plan)
         yield steps.optimizer(plan)
     for share in (0.2, 0.6):
@@ -115,9 +121,10 @@ def _update(layer: ConvLayer, ratio: float, draw: np.random.Generator) -> LayerU
     return LayerUpdate(layer=layer.index, channels=channels)
 
 
-def last_block_plan(graph: LayerGraph) -> UpdatePlan:
-    """Return the plan of the last two blocks' weights."""
-    return UpdatePlan(backbone=graph.name, updates=tuple(LayerUpdate(layer=i) for i in graph.last_blocks(2)))
+def last_blocks_plan(graph: LayerGraph, blocks: int) -> UpdatePlan:
+    """Return the plan of all weights of the last ``blocks`` blocks (and the mix layer), of the last layer at least."""
+    layers = graph.last_blocks(blocks) or (len(graph.layers) - 1,)
+    return UpdatePlan(backbone=graph.name, updates=tuple(LayerUpdate(layer=index) for index in layers))
 
 
 def with_biases(plan: UpdatePlan, graph: LayerGraph) -> UpdatePlan:

@@ -38,13 +38,8 @@ class Measured:
     notices: tuple[str, ...]
 
 
-def measure(
-    path: Path, *, settings: MeasureSettings, cases: Sequence[Case] | None = None, quiet_ms: float | None = None
-) -> Measured:
+def measure(path: Path, *, settings: MeasureSettings, cases: Sequence[Case] | None = None) -> Measured:
     """Measure the designed cases (or ``cases``) that ``path`` does not hold yet and add their rows.
-
-    ``quiet_ms`` is the reference kernel's time on the quiet machine where another file states it already; else the
-    file's own, or measured now.
 
     Raises ``ProfileError`` for a damaged file and ``ConfigError`` where it was measured with other settings.
     """
@@ -52,13 +47,13 @@ def measure(
     machine, meter = read_machine(), find_meter()
     rows = read_rows(path)
     known = {(row["phase"], row["model"]) for row in rows}
-    quiet_ms = float(rows[0]["quiet_reference_ms"]) if rows else quiet_ms
+    quiet_s = float(rows[0]["quiet_reference_ms"]) / 1e3 if rows else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".measure-") as scratch:
         wanted = designed_cases(settings, Path(scratch)) if cases is None else list(cases)
         missing = [case for case in wanted if case.key not in known]
         timer = Timer(
             threads=settings.threads, rounds=settings.rounds, min_sample_ms=settings.min_sample_ms,
-            quiet_seconds=None if quiet_ms is None else quiet_ms / 1e3, meter=meter,
+            quiet_seconds=quiet_s, meter=meter,
         )  # fmt: skip
         common = _common_cells(settings, machine, timer)
         _check_same(path, rows, common)
