@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tinytrain_dist.foundation.errors import ConfigError, StorageError, TinyTrainError
@@ -60,21 +62,46 @@ def make_folder(path: Path) -> Path:
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old or the new file, never half of one."""
+    with _written(path, data) as temporary:
+        temporary.replace(path)
+
+
+def atomic_create(path: Path, data: bytes) -> bool:
+    """Write ``data`` to ``path`` if nothing is there; of any number of racing callers one gets true."""
+    with _written(path, data) as temporary:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def _written(path: Path, data: bytes) -> Iterator[Path]:
+    """Hold ``data`` in a durable temporary file beside ``path``; what is done with it is made durable too."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        _make_durable_folder(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
     except OSError as exc:
         raise StorageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
-    sync_folder(path.parent)
+
+
+def _make_durable_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_durable_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
