@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     "search-static": "find a static scheme for sparse_update under a budget (Ray tasks)",
     "compare": "the planner's table of a run",
     "report": "the HTML page of a run, and its W&B run",
+    "replay": "one stored row computed again, alone, and compared",
 }
 JOB_VERBS = frozenset({"search-static", "calibrate", "measure", "meta-train", "simulate"})
 

@@ -78,14 +78,18 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     document = read_json(path)
     if document.get("kind") != KIND:
         raise RunLockedError(f"{folder}: holds a run of kind {document.get('kind')!r}; set another run.id")
-    before, now = _flat(document.get("identity", {})), _flat(identity)
+    if differing := differing_keys(document.get("identity", {}), identity):
+        raise RunLockedError(
+            f"{folder}: holds a run of another identity ({differing}); set run.force_new=true or another run.id"
+        )
+
+
+def differing_keys(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Return in words which identity keys differ (empty: none); a domain only one of them names does not count."""
+    before, now = _flat(there), _flat(asked)
     keys = {key for key in {*before, *now} if not key.startswith("domain_hashes.") or (key in before and key in now)}
     differing = sorted(key for key in keys if before.get(key) != now.get(key))
-    if differing:
-        changes = ", ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked" for key in differing)
-        raise RunLockedError(
-            f"{folder}: holds a run of another identity ({changes}); set run.force_new=true or another run.id"
-        )
+    return ", ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked" for key in differing)
 
 
 def free_folder(folder: Path) -> Path:
