@@ -50,8 +50,9 @@ def question_of(task: TargetTask, *, memory_bytes: int = 10**9, **settings: obje
 def test_the_registry_finds_the_methods_by_their_own_names() -> None:
     core = {"raw_pixels", "none", "full_train", "last_layer", "tinytrain"}
     rest = {"transductive", "tiny_tl", "adapter_drop_25", "adapter_drop_50", "adapter_drop_75", "sparse_update"}
-    assert core <= set(METHODS) <= core | rest
-    for name in METHODS:
+    assert set(METHODS) == core | rest
+    assert METHODS.patterns == ("layer_alone_<layer>[_top|_second|_third|_bottom]",)
+    for name in [*METHODS, "layer_alone_9", "layer_alone_9_third"]:
         assert METHODS[name].name == name
         assert METHODS[name].citation
 

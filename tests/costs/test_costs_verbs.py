@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tinytrain_dist.costs.profile_files import profile_names
 from tinytrain_dist.costs.static_plans import STATIC_METHODS
 from tinytrain_dist.foundation.paths import resource_folder
 from tinytrain_dist.graphs.architectures import layer_graph
-from tinytrain_dist.graphs.update_plan import plan_to_json
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, plan_to_json
 
 LISTED = {
     "name", "board", "runtime", "precision", "threads", "accelerator", "standing", "ram_bytes", "flash_bytes",
@@ -119,6 +120,61 @@ def test_costs_of_a_plan_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert answer["fisher_macs"] == 50 * answer["fisher_macs_per_image"]
     assert "--plan" in _error(capsys, *words)
     assert "nowhere.json" in _error(capsys, *words, "--plan", str(tmp_path / "nowhere.json"), code=3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda text: text[: len(text) // 2], "is no update plan"),
+        (lambda text: "", "is no update plan"),
+        (lambda text: "[]", "expected a plan of format 1"),
+        (lambda text: text.replace('"format": 1', '"format": 2'), "expected a plan of format 1"),
+        (lambda text: text.replace('"layer": 21', '"layer": 22'), "does not match its content"),
+        (lambda text: text.replace('"side": "input"', '"side": "left"'), "side 'left'; allowed: output, input"),
+        (lambda text: "\xff\xfe", "is no update plan"),
+    ],
+)
+def test_a_corrupt_plan_file_is_refused(
+    damage: Callable[[str], str], expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(damage(plan_to_json(plan_of(layer_graph("mcunet"), "sparse_update"))))
+    words = ("costs", "--backbone", "mcunet", "--method", "tinytrain", "--plan", str(path))
+    message = _error(capsys, *words, code=3)
+    assert expected in message and "plan.json" in message
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (
+            UpdatePlan(backbone="proxylessnas", updates=(LayerUpdate(layer=60),)),
+            "plan for backbone 'proxylessnas' used",
+        ),
+        (UpdatePlan(backbone="mcunet", updates=(LayerUpdate(layer=42),)), "layer 42: mcunet has layers 0 to 41"),
+        (UpdatePlan(backbone="mcunet", updates=(LayerUpdate(layer=41, channels=(160,)),)), "output channels 0 to 159"),
+        (UpdatePlan(backbone="mcunet", updates=(LayerUpdate(layer=41, channels=()),)), "not empty"),
+    ],
+)
+def test_a_plan_that_does_not_belong_here_is_refused(
+    plan: UpdatePlan, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(plan_to_json(plan))
+    words = ("costs", "--backbone", "mcunet", "--method", "tinytrain", "--plan", str(path))
+    assert expected in _error(capsys, *words, code=3)
+
+
+def test_every_method_has_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one layer alone too; which channels a quarter holds is the task's affair, how many is not."""
+    whole, quarter = (
+        _json(capsys, "costs", "--backbone", "mcunet", "--method", name)
+        for name in ("layer_alone_39", "layer_alone_39_top")
+    )
+    assert whole["updated_weights"] == layer_graph("mcunet").layer(39).weights == 4 * quarter["updated_weights"]
+    assert quarter["fisher_macs"] > 0 == whole["fisher_macs"]
+    error = _error(capsys, "costs", "--backbone", "mcunet", "--method", "layer_alone_42")
+    assert "unknown layer; mcunet has layers 0 to 41" in error
 
 
 @pytest.mark.parametrize(

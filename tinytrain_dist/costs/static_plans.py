@@ -9,16 +9,18 @@ from functools import partial
 from tinytrain_dist.costs.schemes import default_scheme, scheme_plan
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.graphs.adapters import adapter_plan
+from tinytrain_dist.graphs.layer_alone import PATTERN, layer_alone
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class StaticPlan:
-    """A plan and whether the FullTrain formula counts its memory."""
+    """A plan, whether the FullTrain formula counts its memory, and whether the device pays for a Fisher pass."""
 
     plan: UpdatePlan
     full: bool = False
+    measures_fisher: bool = False
 
 
 def _none(graph: LayerGraph) -> StaticPlan:
@@ -68,6 +70,9 @@ def static_plan(method: str, graph: LayerGraph) -> StaticPlan:
         raise ConfigError(f"method {method!r} chooses its layers per task; give the plan of one task with --plan FILE")
     if method == NETWORK_FREE:
         raise ConfigError(f"method {method!r} uses no network and costs nothing that is counted here")
+    alone = layer_alone(method)
+    if alone is not None:  # a task decides which channels the quarter holds, not how many
+        return StaticPlan(plan=alone.plan(graph), measures_fisher=alone.quarter is not None)
     if method not in _BUILDERS:
-        raise ConfigError(f"unknown method {method!r}; {nearest(method, [*_BUILDERS, *PLANNED_METHODS])}")
+        raise ConfigError(f"unknown method {method!r}; {nearest(method, [*_BUILDERS, *PLANNED_METHODS, PATTERN])}")
     return _BUILDERS[method](graph)

@@ -84,8 +84,9 @@ def expected_support(episodes: EpisodeSettings) -> int:
 
 def plan_run(settings: SimulationSettings) -> RunPlan:
     """Check and load everything; raises the error of the first thing that is wrong, before anything runs."""
+    graph = layer_graph(settings.backbone, settings.resolution)
     for method in settings.methods:
-        METHODS[method]
+        METHODS[method].check(graph, settings.selection)
     CRITERIA[settings.selection.criterion]
     _check_selection(settings)
     profiles = tuple(load_profile(name, dirs=settings.device_dirs) for name in settings.devices)

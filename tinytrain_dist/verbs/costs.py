@@ -15,6 +15,7 @@ from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.static_plans import PLANNED_METHODS, STATIC_METHODS, StaticPlan, static_plan
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, PlanError
 from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.layer_alone import PATTERN
 from tinytrain_dist.graphs.layer_graph import RESOLUTION_DEFAULT, LayerGraph
 from tinytrain_dist.graphs.update_plan import plan_from_json, updated_weights
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
@@ -47,7 +48,7 @@ def _parser() -> VerbParser:
         example="tinytrain costs --backbone mcunet --method sparse_update --device raspberry_pi_zero_2",
     )
     parser.add_argument("--backbone", required=True)
-    parser.add_argument("--method", help=f"{', '.join(STATIC_METHODS)}; any other name with --plan")
+    parser.add_argument("--method", help=f"{', '.join(STATIC_METHODS)}, {PATTERN}; any other name with --plan")
     parser.add_argument("--all-methods", action="store_true", help="one line per method, with ratios at equal batch")
     parser.add_argument("--compare", metavar="METHOD", help="ratios to this method, at equal batch and at the paper's")
     parser.add_argument("--plan", metavar="FILE", help="update plan (JSON) to price instead of the method's own")
@@ -117,7 +118,8 @@ def _workload(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan
     inspected = graph.last_blocks(min(INSPECT_BLOCKS_DEFAULT, graph.num_blocks))
     return Workload(
         support_size=options.samples, iterations=options.iterations, batch=options.batch, way=options.way,
-        optimizer=options.optimizer, full=chosen.full, inspected=inspected if method in PLANNED_METHODS else (),
+        optimizer=options.optimizer, full=chosen.full,
+        inspected=inspected if chosen.measures_fisher or method in PLANNED_METHODS else (),
         fused_update=options.fused_update,
     )  # fmt: skip
 

@@ -69,15 +69,18 @@ class Method(ABC):
         True where every iteration passes the unlabelled query images too.
     """
 
-    name: ClassVar[str]
+    name: str
     citation: ClassVar[str]
     uses_network: ClassVar[bool] = True
     has_budget: ClassVar[bool] = False
-    measures_fisher: ClassVar[bool] = False
+    measures_fisher: bool = False
     is_full: ClassVar[bool] = False
     uses_query: ClassVar[bool] = False
     tuner: ClassVar[str] = "fine_tune"
     """Methods with the same tuner and the same plan have the same outcome: it is computed once."""
+
+    def check(self, graph: LayerGraph, selection: SelectionSettings) -> None:
+        """Raise ``ConfigError`` where the method can run on no task of this network; asked before anything runs."""
 
     @abstractmethod
     def decide(self, question: PlanQuestion) -> Decision:
