@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from tinytrain_dist.foundation.errors import StorageError
+from tinytrain_dist.foundation.errors import StorageError, TinyTrainError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -76,13 +76,13 @@ class Storage(Protocol):
         ...
 
 
-def checked(path: str, *, location: str) -> str:
-    """Return ``path`` if it stays inside its storage; raises ``StorageError`` otherwise."""
+def checked(path: str, *, location: str, error: type[TinyTrainError] = StorageError) -> str:
+    """Return ``path`` if it stays inside its storage, else raise ``error``."""
     parts = path.split("/")
     if "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
-        raise StorageError(f"{location}: {path!r} is no path inside a storage (relative, joined by /, no . or ..)")
+        raise error(f"{location}: {path!r} is no path inside a storage (relative, joined by /, no . or ..)")
     if is_temporary(parts[-1]):
-        raise StorageError(f"{location}: {path!r} is a name for temporary files; choose one that is not .*.tmp")
+        raise error(f"{location}: {path!r} is a name for temporary files; choose one that is not .*.tmp")
     return path
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.foundation.paths import local_path
 from tinytrain_dist.foundation.storage.contract import Storage
 from tinytrain_dist.foundation.storage.local import LocalStorage
 
-SCHEMES = ("file://",)
+SCHEMES = ("file://", "s3://", "gs://")
 
 
 def open_storage(location: str | Path) -> Storage:
-    """Return the storage at a local path, or ``file://`` location.
+    """Return the storage at a local path, ``file://``, ``s3://`` or ``gs://`` location; nothing is contacted yet.
 
     Raises
     ------
@@ -24,5 +24,9 @@ def open_storage(location: str | Path) -> Storage:
     scheme, separator, _ = text.partition("://")
     if not separator or scheme == "file":
         return LocalStorage(str(local_path(text, what="storage location")))
-    hint = nearest(f"{scheme}://", SCHEMES)
-    raise ConfigError(f"storage location {text!r}: scheme {scheme!r} is unknown; use a local path or {hint}")
+    if f"{scheme}://" not in SCHEMES:
+        allowed = ", ".join(SCHEMES)
+        raise ConfigError(f"storage location {scheme}://...: this scheme is unknown; allowed: a local path, {allowed}")
+    from tinytrain_dist.foundation.storage.objects import ObjectStorage
+
+    return ObjectStorage.at(text)
