@@ -1,5 +1,7 @@
 """Names of one layer alone: what they say, the quarters they cut, and what is refused."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +38,7 @@ def test_the_quarters_part_a_layers_channels_by_their_order(layer: int, data: st
         assert update.channels is not None
         groups.append(update.channels)
     assert sorted(channel for group in groups for channel in group) == sorted(order)
-    for better, worse in zip(groups, groups[1:], strict=False):
+    for better, worse in pairwise(groups):
         assert max(rank[c] for c in better) < min(rank[c] for c in worse)
     assert max(map(len, groups)) - min(map(len, groups)) <= 1
 

@@ -79,7 +79,7 @@ class Method(ABC):
     tuner: ClassVar[str] = "fine_tune"
     """Methods with the same tuner and the same plan have the same outcome: it is computed once."""
 
-    def check(self, graph: LayerGraph, selection: SelectionSettings) -> None:
+    def check(self, graph: LayerGraph, selection: SelectionSettings) -> None:  # noqa: B027 - most run on every network
         """Raise ``ConfigError`` where the method can run on no task of this network; asked before anything runs."""
 
     @abstractmethod
