@@ -13,8 +13,9 @@ from synthetic_run import METHODS, Row, failed_row, grid_rows, result_row, write
 
 from tinytrain_dist.reporting.cells import accuracy_cells
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
-from tinytrain_dist.reporting.intervals import MIN_TASKS_P95, t_interval
+from tinytrain_dist.reporting.intervals import t_interval
 from tinytrain_dist.reporting.labels import adaptation_labels
+from tinytrain_dist.reporting.quantiles import MIN_TASKS_P95
 from tinytrain_dist.reporting.runs import open_run
 
 MakeRun = Callable[..., Path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinytrain_dist.reporting import formatting
 from tinytrain_dist.reporting.comparison import ComparisonRow
-from tinytrain_dist.reporting.intervals import MIN_TASKS_P95
+from tinytrain_dist.reporting.quantiles import MIN_TASKS_P95
 from tinytrain_dist.reporting.views import BASELINE
 
 ACCURACY_COLUMNS = ("method", "tasks", "fits %", "accuracy %", "where fits % (n)", "gain, pts")

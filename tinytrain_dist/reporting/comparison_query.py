@@ -1,0 +1,187 @@
+"""The SQL behind the planner's table: per task first, then per line; every sum in sorted order.
+
+``planner_rows``   the rows with their place and one verdict per resource: ``yes``, ``no`` or ``uncertain``
+``planner_tasks``  one row per (line, task): a task counts once however many devices it ran on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinytrain_dist.reporting.limits import Limits
+from tinytrain_dist.reporting.places import place_sql
+from tinytrain_dist.reporting.quantiles import quantile_or_none
+
+ADAPTATION = ("backbone", "initialization", "checkpoint", "method", "variant")
+"""What a line of a table is about, next to its device or domain."""
+JOINT = "+"
+"""Joins the words of a row whose tasks differ, such as ``estimate+fitted``."""
+RESOURCES = ("ram", "flash", "time", "energy")
+SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+TIMED = (("latency", "ms"), ("energy", "mj"))
+
+
+def group_of(places: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that tell one line of a table from another."""
+    return (*places, *ADAPTATION)
+
+
+def rows_sql(places: Sequence[str], limits: Limits) -> str:
+    """Return the statement that makes ``planner_rows``."""
+    computed = [name for name in places if name not in ("device", "domain", "mode")]
+    replaced = [f"{place_sql(name)} AS {name}" for name in computed if name != "shot"]
+    columns = "*" + (f" REPLACE ({', '.join(replaced)})" if replaced else "")
+    columns += f", {place_sql('shot')} AS shot" if "shot" in places else ""
+    ram = "(ram_margin_bytes + peak_bytes)"
+    cap = ram if limits.max_ram_bytes is None else f"least({ram}, {limits.max_ram_bytes})"
+    return f"""
+    CREATE OR REPLACE TEMP TABLE planner_rows AS
+    WITH placed AS (SELECT {columns} FROM paired), own AS (
+        SELECT *, {_word("peak_low_bytes", "peak_high_bytes", ram, unknown="fits")} AS own_ram FROM placed
+    ), judged AS (
+        SELECT * EXCLUDE (own_ram), {cap} AS ram_bytes, {cap} - peak_bytes AS ram_margin,
+            {_word("peak_low_bytes", "peak_high_bytes", cap, unknown="fits")} AS ram_word,
+            CASE WHEN flash_margin_bytes IS NULL THEN 'yes'
+                WHEN own_ram <> 'no' AND fits = 'no' AND plan_status <> 'infeasible' THEN 'no'
+                WHEN own_ram = 'yes' AND fits = 'uncertain' THEN 'uncertain'
+                WHEN flash_margin_bytes < 0 THEN 'no' ELSE 'yes' END AS flash_word,
+            {_limit_word("latency", "ms", limits.max_latency_ms)} AS time_word,
+            {_limit_word("energy", "mj", limits.max_energy_mj)} AS energy_word,
+            {_margin("latency_ms", limits.max_latency_ms)} AS time_margin,
+            {_margin("energy_mj", limits.max_energy_mj)} AS energy_margin
+        FROM own
+    )
+    SELECT * EXCLUDE (fitting, undecided),
+        planned AND {_every("= 'yes'")} AS fitting,
+        planned AND NOT ({_every("= 'yes'")}) AND {_every("<> 'no'")} AS undecided
+    FROM judged
+    """
+
+
+def tasks_sql(places: Sequence[str]) -> str:
+    """Return the statement that makes ``planner_tasks`` from ``planner_rows``."""
+    return f"""
+    CREATE OR REPLACE TEMP TABLE planner_tasks AS
+    SELECT {_comma(group_of(places))}, domain AS task_domain, task_id,
+        count(*) AS num_rows,
+        count(*) FILTER (WHERE NOT ok) AS num_failed,
+        count(*) FILTER (WHERE ok AND NOT planned) AS num_infeasible,
+        count(*) FILTER (WHERE fitting) AS num_fitting,
+        count(*) FILTER (WHERE undecided) AS num_undecided,
+        avg(accuracy_after ORDER BY accuracy_after) FILTER (WHERE ok) AS accuracy,
+        avg(accuracy_after ORDER BY accuracy_after) FILTER (WHERE fitting) AS accuracy_where_fits,
+        avg(gain_points ORDER BY gain_points) AS gain
+    FROM planner_rows GROUP BY ALL
+    """
+
+
+def lines_sql(places: Sequence[str]) -> str:
+    """Return the query for one line each: counts, moments over tasks, quantiles of the costs, words."""
+    group = group_of(places)
+    margins = ", ".join(
+        f"min({name}_margin) FILTER (WHERE planned) AS {name}_margin" for name in ("ram", *RESOURCES[2:])
+    )
+    words = ", ".join(
+        f"count(*) FILTER (WHERE planned AND {name}_word = '{word}') AS {name}_{word}"
+        for name in RESOURCES for word in ("yes", "no", "uncertain")
+    )  # fmt: skip
+    return f"""
+    WITH lines AS (
+        SELECT {_comma(group)},
+            sum(num_rows)::BIGINT AS num_rows, sum(num_failed)::BIGINT AS num_failed,
+            sum(num_infeasible)::BIGINT AS num_infeasible, sum(num_fitting)::BIGINT AS num_fitting,
+            sum(num_undecided)::BIGINT AS num_undecided,
+            {_moments("accuracy")}, {_moments("accuracy_where_fits")}, {_moments("gain")}
+        FROM planner_tasks GROUP BY ALL
+    ), prices AS (
+        SELECT {_comma(group)},
+            count(*) FILTER (WHERE planned) AS num_planned,
+            count(latency_ms) FILTER (WHERE planned) AS num_priced,
+            count(energy_mj) FILTER (WHERE planned) AS num_energy_priced,
+            {", ".join(_quantiles(phase, unit) for phase, unit in TIMED)},
+            {_shares("peak", "bytes")},
+            {_median("selection_ms / nullif(latency_ms, 0)")} AS selection_share,
+            {_median("latency_high_ms / nullif(latency_ms, 0)")} AS latency_error_factor,
+            {_median("energy_high_mj / nullif(energy_mj, 0)")} AS energy_error_factor,
+            max(ram_bytes) AS ram_bytes, {margins}, {words},
+            min(flash_margin_bytes) FILTER (WHERE planned) AS flash_margin,
+            {words_sql("batch::VARCHAR")} AS batch, {words_sql("fit_counter")} AS fit_counter,
+            {words_sql("standing")} AS standing, {words_sql("accuracy_numerics")} AS accuracy_numerics,
+            {words_sql("price_numerics")} AS price_numerics
+        FROM planner_rows GROUP BY ALL
+    )
+    SELECT lines.*, prices.* EXCLUDE ({_comma(group)}) FROM lines JOIN prices
+    ON {" AND ".join(f"lines.{name} IS NOT DISTINCT FROM prices.{name}" for name in group)}
+    """
+
+
+def domains_sql(places: Sequence[str], *, values: bool) -> str:
+    """Return the query for the moments of every (line, domain); with ``values`` the sorted values themselves too."""
+    lists = ", ".join(f"list({name} ORDER BY {name}) FILTER ({name} IS NOT NULL) AS {name}_values"
+                      for name in ("accuracy", "accuracy_where_fits", "gain"))  # fmt: skip
+    group = _comma(group_of(places))
+    return f"""
+    SELECT {group}, task_domain, {_moments("accuracy")}, {_moments("accuracy_where_fits")}, {_moments("gain")}
+        {", " + lists if values else ""}
+    FROM planner_tasks GROUP BY ALL ORDER BY ALL
+    """
+
+
+def words_sql(expression: str) -> str:
+    """Return the distinct words of the finished rows, joined."""
+    return f"coalesce(string_agg(DISTINCT {expression}, '{JOINT}' ORDER BY {expression}) FILTER (WHERE ok), '')"
+
+
+def known_quantile(value: float | None, word: str, num: int) -> float | None:
+    """Return the quantile called ``p50``, ``p95`` or ``p99``, or None where too few tasks stand behind it."""
+    return value if word == "p50" else quantile_or_none(value, SHARES[word], num)
+
+
+def _comma(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _every(condition: str) -> str:
+    return "(" + " AND ".join(f"{name}_word {condition}" for name in RESOURCES) + ")"
+
+
+def _word(low: str, high: str, limit: str, *, unknown: str) -> str:
+    return (
+        f"CASE WHEN {low} IS NULL OR {high} IS NULL OR {limit} IS NULL THEN coalesce({unknown}, 'no')"
+        f" WHEN {high} <= {limit} THEN 'yes' WHEN {low} > {limit} THEN 'no' ELSE 'uncertain' END"
+    )
+
+
+def _limit_word(phase: str, unit: str, limit: float | None) -> str:
+    """A method without a network costs no device anything; where power is unknown an energy limit stays uncertain."""
+    if limit is None:
+        return "'yes'"
+    judged = _word(f"{phase}_low_{unit}", f"{phase}_high_{unit}", repr(float(limit)), unknown="'uncertain'")
+    return f"CASE WHEN backbone IS NULL THEN 'yes' ELSE {judged} END"
+
+
+def _margin(column: str, limit: float | None) -> str:
+    return "NULL::DOUBLE" if limit is None else f"{float(limit)!r} - {column}"
+
+
+def _moments(name: str) -> str:
+    return (
+        f"count({name}) AS {name}_num, avg({name} ORDER BY {name}) AS {name}_mean,"
+        f" stddev_samp({name} ORDER BY {name}) AS {name}_deviation"
+    )
+
+
+def _median(expression: str) -> str:
+    return f"quantile_cont({expression}, 0.5) FILTER (WHERE planned)"
+
+
+def _shares(phase: str, unit: str) -> str:
+    return ", ".join(
+        f"quantile_cont({phase}_{unit}, {share}) FILTER (WHERE planned) AS {phase}_{word}_{unit}"
+        for word, share in SHARES.items()
+    )
+
+
+def _quantiles(phase: str, unit: str) -> str:
+    ends = (f"{_median(f'{phase}_{end}_{unit}')} AS {phase}_{end}_{unit}" for end in ("low", "high"))
+    return ", ".join((_shares(phase, unit), *ends))
