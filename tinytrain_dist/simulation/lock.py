@@ -1,6 +1,8 @@
-"""One driver per run directory: the kernel holds the lock, the file's text names its holder.
+"""One driver per run directory, wherever it is.
 
-The lock is given back however its holder ends, SIGKILL included, so there is nothing to guess about the dead.
+On a local disk the kernel holds the lock and the file's text names its holder: it is given back however its
+holder ends, SIGKILL included, so there is nothing to guess about the dead. Object stores have no such lock: there
+it is a lease (``lease.py``).
 """
 
 from __future__ import annotations
@@ -11,27 +13,64 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tinytrain_dist.foundation.errors import RunLockedError, StorageError
 from tinytrain_dist.foundation.logs import logger
+from tinytrain_dist.foundation.storage import Storage, open_storage
+from tinytrain_dist.foundation.storage.local import LocalStorage
+from tinytrain_dist.simulation.lease import LOCK_NAME, holder_words, lease
 
 _log = logger(__name__)
 _MAX_TEXT = 4096
 
 
+class RunLock(Protocol):
+    """The lock while it is held."""
+
+    def check(self) -> None:
+        """Raise ``RunLockedError`` if the lock has been lost: to be asked before the manifest is written.
+
+        Cheap: it contacts an object store only when the lease's own renewals are overdue. What may have happened
+        between this answer and the write is caught by writing the manifest with ``Storage.replace_if``.
+        """
+        ...
+
+
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder``'s lock; raises ``RunLockedError`` naming a living holder."""
-    path = folder / "lock.json"
+def run_lock(place: str | Path | Storage) -> Iterator[RunLock]:
+    """Hold the lock of a run directory; raises ``RunLockedError`` naming a living holder."""
+    storage = open_storage(place) if isinstance(place, str | Path) else place
+    with _held_file(Path(storage.location)) if isinstance(storage, LocalStorage) else lease(storage) as held:
+        yield held
+
+
+@dataclass(frozen=True)
+class _FileLock:
+    path: Path
+    handle: int
+
+    def check(self) -> None:
+        """See ``RunLock.check``."""
+        if not _is_at(self.path, self.handle):
+            raise RunLockedError(f"{self.path}: was removed while this process held it; another may have started")
+
+
+@contextmanager
+def _held_file(folder: Path) -> Iterator[_FileLock]:
+    path = folder / LOCK_NAME
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         handle = _acquire(path)
     except OSError as error:
         raise StorageError(f"{path}: cannot be locked: {error.strerror or error}") from error
     try:
-        yield
+        yield _FileLock(path, handle)
     finally:
-        path.unlink(missing_ok=True)
+        if _is_at(path, handle):
+            path.unlink(missing_ok=True)
         os.close(handle)
 
 
@@ -44,7 +83,7 @@ def _acquire(path: Path) -> int:
                 _write_holder(path, handle)
                 return handle
         except BlockingIOError:
-            holder = _holder(handle)
+            holder = holder_words(os.pread(handle, _MAX_TEXT, 0))
             os.close(handle)
             raise RunLockedError(f"{path.parent}: held by {holder}; wait for it or stop it") from None
         except BaseException:
@@ -56,21 +95,13 @@ def _acquire(path: Path) -> int:
 def _is_at(path: Path, handle: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
 def _write_holder(path: Path, handle: int) -> None:
     if os.fstat(handle).st_size:
-        _log.warning("%s: its holder (%s) is gone; the lock is taken over", path, _holder(handle))
+        gone = holder_words(os.pread(handle, _MAX_TEXT, 0))
+        _log.warning("%s: its holder (%s) is gone; the lock is taken over", path, gone)
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-
-
-def _holder(handle: int) -> str:
-    """Return who wrote the lock file, in words."""
-    try:
-        found = json.loads(os.pread(handle, _MAX_TEXT, 0))
-        return f"process {int(found['pid'])} on {found['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
