@@ -1,7 +1,8 @@
 """Architecture tables -> ``LayerGraph``. One CSV per backbone in ``tables/``, one row per block.
 
 Shapes: tables of the TinyTrain paper (arXiv 2307.09988, Table 4) and of the networks' own papers:
-MCUNet 5FPS (arXiv 2007.10319), MobileNetV2 (arXiv 1801.04381), ProxylessNAS (arXiv 1812.00332).
+MCUNet 5FPS (arXiv 2007.10319), MobileNetV2 (arXiv 1801.04381), ProxylessNAS (arXiv 1812.00332). A teacher of
+distillation: EfficientNet-Lite0 (EfficientNet, arXiv 1905.11946, without squeeze-and-excitation, ReLU6).
 """
 
 from __future__ import annotations
@@ -141,10 +142,11 @@ def mobilenet_v2(width: float, *, name: str) -> Architecture:
 _WIDTH = re.compile(r"mobilenet_v2_w(\d+\.\d+|\d+)")
 _MIN_WIDTH, _MAX_WIDTH = 0.1, 2.0
 NO_MIX_SUFFIX = "_no_mix"
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
 
 
 def backbone_names() -> list[str]:
-    """Return the registered backbones; ``mobilenet_v2_w<width>`` is understood for any width besides."""
+    """Return the backbones for devices; ``mobilenet_v2_w<width>`` and ``efficientnet_lite0`` are understood besides."""
     return ["mcunet", "mobilenet_v2", "mobilenet_v2_no_mix", "proxylessnas", "proxylessnas_no_mix"]
 
 
@@ -156,8 +158,9 @@ def architecture(name: str) -> Architecture:
         if not _MIN_WIDTH <= width <= _MAX_WIDTH:
             raise ConfigError(f"backbone {name!r}: width {width}; allowed {_MIN_WIDTH} to {_MAX_WIDTH}")
         found = mobilenet_v2(width, name=base)
-    elif name not in backbone_names():
-        raise ConfigError(f"unknown backbone {name!r}; {nearest(name, [*backbone_names(), 'mobilenet_v2_w0.5'])}")
+    elif name not in (*backbone_names(), EFFICIENTNET_LITE0):
+        known = [*backbone_names(), EFFICIENTNET_LITE0, "mobilenet_v2_w0.5"]
+        raise ConfigError(f"unknown backbone {name!r}; {nearest(name, known)}")
     elif base == "mobilenet_v2":
         found = mobilenet_v2(0.35, name=base)
     else:

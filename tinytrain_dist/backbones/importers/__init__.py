@@ -23,8 +23,8 @@ class Importer:
 
     Attributes
     ----------
-    suffixes
-        File name endings the format is guessed from.
+    suffixes, prefixes
+        File name endings the format is guessed from, and beginnings where the ending alone does not tell.
     source, licence, data, resolution
         Where such files come from, under which licence, what they were trained on and at how many pixels.
     """
@@ -35,11 +35,16 @@ class Importer:
     licence: str
     data: str
     resolution: int
+    prefixes: tuple[str, ...] = ("",)
+
+    def takes(self, file_name: str) -> bool:
+        """Return whether a file is of this format, by its name."""
+        return file_name.endswith(self.suffixes) and file_name.startswith(self.prefixes)
 
 
 IMPORTERS: Registry[Importer] = Registry(
     "weight format",
     package="tinytrain_dist.backbones.importers",
-    modules=lambda: ["tiny_training", "state_dict"],
+    modules=lambda: ["tiny_training", "state_dict", "wheels"],
     entry_point_group="tinytrain_dist.importers",
 )

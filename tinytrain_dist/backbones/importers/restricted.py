@@ -1,7 +1,8 @@
-"""Opens torch's zip files without ever running what a pickle inside asks for."""
+"""Opens torch's files (zip, or the plain ones of PyTorch before 1.6) without running what a pickle inside asks for."""
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from numpy._core import multiarray
 from tinytrain_dist.foundation.errors import CheckpointError
 
 MAX_UNPACKED_BYTES = 256 * 1024**2
+_PLAIN_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+"""How every file of ``torch.save`` before PyTorch 1.6 starts: a pickled constant."""
 
 # what rebuilds a NumPy array or scalar, under the names NumPy 1 and NumPy 2 pickle them by; nothing else
 _ALLOWED: list[Any] = [
@@ -25,24 +28,36 @@ _ALLOWED: list[Any] = [
 
 
 def load_restricted(path: Path) -> Any:
-    """Return plain containers, tensors and NumPy arrays from a torch zip file; anything else is refused."""
-    _check_archive(path)
+    """Return plain containers, tensors and NumPy arrays from a torch file; anything else is refused."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_UNPACKED_BYTES:
+            raise CheckpointError(f"{path}: {size} bytes; allowed {MAX_UNPACKED_BYTES}")
+        return unpickle_restricted(path.read_bytes(), where=str(path))
+    except OSError as exc:
+        raise CheckpointError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def unpickle_restricted(data: bytes, *, where: str) -> Any:
+    """Return what ``load_restricted`` returns, from a torch file's bytes; ``where`` names it in errors."""
+    if not data.startswith(_PLAIN_MAGIC):
+        _check_archive(data, where)
     try:
         with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as exc:  # a damaged pickle may raise anything; nothing of it has run
         reason = str(exc).splitlines()[-1] if str(exc) else type(exc).__name__
         for line in str(exc).splitlines():
             if "Unsupported" in line:
                 reason = line.strip()
-        raise CheckpointError(f"{path}: refused by the restricted loader: {reason}") from exc
+        raise CheckpointError(f"{where}: refused by the restricted loader: {reason}") from exc
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(data: bytes, where: str) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (OSError, zipfile.BadZipFile) as exc:
-        raise CheckpointError(f"{path}: is no torch zip file: {exc}") from exc
+    except zipfile.BadZipFile as exc:
+        raise CheckpointError(f"{where}: is no torch file: {exc}") from exc
     if unpacked > MAX_UNPACKED_BYTES:
-        raise CheckpointError(f"{path}: unpacks to {unpacked} bytes; allowed {MAX_UNPACKED_BYTES}")
+        raise CheckpointError(f"{where}: unpacks to {unpacked} bytes; allowed {MAX_UNPACKED_BYTES}")

@@ -23,7 +23,12 @@ _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 def read(path: Path, *, graph: LayerGraph) -> FlatState:
     """Return the flat weights of ``graph``; ``CheckpointError`` names the first layer that differs."""
-    units = _units(_tensors(load_restricted(path), path), path)
+    return join_tensors(graph, matched_tensors(load_restricted(path), graph=graph, path=path))
+
+
+def matched_tensors(raw: Any, *, graph: LayerGraph, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of an opened file under the names of ``flat_state.tensor_shapes``."""
+    units = _units(_tensors(raw, path), path)
     if len(units) != len(graph.layers):
         raise CheckpointError(f"{path}: {len(units)} convolutions; {graph.name} has {len(graph.layers)}")
     named: dict[str, Tensor] = {}
@@ -31,7 +36,7 @@ def read(path: Path, *, graph: LayerGraph) -> FlatState:
         _check_unit(layer, name, unit, path)
         named[f"units.{layer.index}.conv.weight"] = unit["conv"]
         named.update({f"units.{layer.index}.norm.{part}": unit[part] for part in _NORM_PARTS})
-    return join_tensors(graph, named)
+    return named
 
 
 def _tensors(raw: Any, path: Path) -> dict[str, Tensor]:
