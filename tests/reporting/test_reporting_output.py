@@ -14,10 +14,10 @@ from synthetic_run import failed_row, grid_rows, result_row
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.reporting.comparison import comparison_table
-from tinytrain_dist.reporting.csv_export import csv_cell, write_csv
 from tinytrain_dist.reporting.formatting import duration, energy, memory, one_line
 from tinytrain_dist.reporting.rendering import WIDTH, render_table
 from tinytrain_dist.reporting.runs import open_run
+from tinytrain_dist.reporting.table_files import csv_cell, write_rows
 
 MakeRun = Callable[..., Path]
 
@@ -73,7 +73,7 @@ def test_numbers_stay_numbers() -> None:
 
 def test_csv_round_trip(make_run: MakeRun, tmp_path: Path) -> None:
     rows = comparison_table(open_run(make_run([*grid_rows(), result_row(device="=HYPERLINK(1)")])))
-    write_csv(rows, tmp_path / "out.csv")
+    write_rows([row.to_dict() for row in rows], tmp_path / "out.csv", "csv")
     with (tmp_path / "out.csv").open(newline="") as stream:
         found = list(csv.DictReader(stream))
     assert len(found) == len(rows)

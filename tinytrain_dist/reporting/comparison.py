@@ -119,7 +119,7 @@ def _corrected(rows: list[ComparisonRow]) -> list[ComparisonRow]:
 def _row(
     found: dict[str, Any], domains: list[dict[str, Any]], places: tuple[str, ...], kind: IntervalKind, limits: Limits
 ) -> ComparisonRow:
-    num_ok, num_planned = found["num_rows"] - found["num_failed"], found["num_planned"]
+    num_ok = found["num_rows"] - found["num_failed"]
     by_device = "device" in places
     p = t_test(found["gain_mean"], found["gain_deviation"], found["gain_num"])
     used = [d for d in domains if d["accuracy_num"]]
@@ -134,8 +134,7 @@ def _row(
         failed_share=found["num_failed"] / found["num_rows"],
         fits_share=found["num_fitting"] / num_ok if num_ok else None,
         uncertain_share=found["num_undecided"] / num_ok if num_ok else None,
-        **{f"fits_{name}_share": found[f"{name}_yes"] / num_planned if num_planned and _is_limited(name, limits) else None
-           for name in query.RESOURCES},
+        **_fit_shares(found, limits),
         limiting=limiting(found),
         num_tasks_where_fits=found["accuracy_where_fits_num"],
         num_pairs=found["gain_num"],
@@ -149,6 +148,14 @@ def _row(
         **cost_fields(found if by_device else None),
         **{name: found[name] for name in ("accuracy_numerics", "price_numerics", "batch", "fit_counter", "standing")},
     )  # fmt: skip
+
+
+def _fit_shares(found: dict[str, Any], limits: Limits) -> dict[str, float | None]:
+    num = found["num_planned"]
+    return {
+        f"fits_{name}_share": found[f"{name}_yes"] / num if num and _is_limited(name, limits) else None
+        for name in query.RESOURCES
+    }
 
 
 def _is_limited(name: str, limits: Limits) -> bool:

@@ -12,18 +12,33 @@ def percent(share: float | None, *, digits: int = 1) -> str:
     return UNKNOWN if share is None else f"{100 * share:.{digits}f}"
 
 
-def percent_interval(mean: float | None, high: float | None) -> str:
-    """Return mean and half width of a symmetric interval of shares, in per cent."""
+def percent_interval(mean: float | None, high: float | None, low: float | None = None) -> str:
+    """Return mean and half width of an interval of shares, in per cent (of a lopsided one half of its length)."""
     if mean is None:
         return UNKNOWN
-    return f"{100 * mean:.1f}" + (f" ±{100 * (high - mean):.1f}" if high is not None else " ±?")
+    half = _half(mean, high, low)
+    return f"{100 * mean:.1f}" + (f" ±{100 * half:.1f}" if half is not None else " ±?")
 
 
-def points(gain: float | None, high: float | None) -> str:
+def points(gain: float | None, high: float | None, low: float | None = None) -> str:
     """Return a gain in absolute points with its half width."""
     if gain is None:
         return UNKNOWN
-    return f"{gain:+.1f}" + (f" ±{high - gain:.1f}" if high is not None else " ±?")
+    half = _half(gain, high, low)
+    return f"{gain:+.1f}" + (f" ±{half:.1f}" if half is not None else " ±?")
+
+
+def probability(p: float | None) -> str:
+    """Return a p value with two digits, tiny ones as a bound."""
+    if p is None:
+        return UNKNOWN
+    return "<0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def _half(middle: float, high: float | None, low: float | None) -> float | None:
+    if high is None:
+        return None
+    return (high - low) / 2 if low is not None else high - middle
 
 
 def duration(milliseconds: float | None) -> str:

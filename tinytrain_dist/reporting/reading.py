@@ -1,0 +1,110 @@
+"""Opens runs that are not as they should be (unfinished, one device, only failures), says so, shows what is there.
+
+An unfinished run has no ``results/`` yet, but its manifest names the shards that are done. They are read in place.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from tinytrain_dist.foundation.errors import ExitCode, StorageError
+from tinytrain_dist.reporting.runs import RunResults, open_run
+
+_SHARDS_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders of links that live as long as the process: the views over them are read lazily."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """An opened run, what has to be said about it, and the exit code of a verb that shows it."""
+
+    run: RunResults
+    notes: list[str] = field(default_factory=list)
+    exit_code: ExitCode = ExitCode.DONE
+
+
+def read_run(location: str | Path) -> Reading:
+    """Open a run for reading; one that is unfinished is opened with the tasks that are done.
+
+    Raises
+    ------
+    StorageError
+        There is no run, no row yet, or rows that cannot be read (damaged, or of a newer schema).
+    """
+    shards = _finished_shards(location)
+    run = open_run(location) if shards is None else _open_shards(Path(location).expanduser().resolve(), shards)
+    notes, code = [], ExitCode.DONE
+    if shards is not None:
+        done = run.select("SELECT count(DISTINCT task_id) AS num FROM stored")[0]["num"]
+        shown = f"{done}{_of_tasks(run)} tasks are done and shown"
+        notes.append(f"NOTE: the run is unfinished: {shown}; the same command resumes it.")
+        code = ExitCode.PARTIAL
+    found = run.select("SELECT count(*) FILTER (WHERE ok) AS ok, count(*) AS num, count(DISTINCT device) AS devices "
+                       "FROM rows")[0]  # fmt: skip
+    if found["ok"] == 0:
+        notes.append(f"NOTE: all {found['num']} rows failed: there is no accuracy and no price to compare.")
+        code = ExitCode.TOO_MANY_FAILURES
+    if found["devices"] == 1:
+        notes.append("NOTE: the run has one device: there is nothing to compare between devices.")
+    return Reading(run=run, notes=notes, exit_code=code)
+
+
+def worst(readings: Sequence[Reading]) -> ExitCode:
+    """Return the exit code of several runs shown together."""
+    return max((reading.exit_code for reading in readings), default=ExitCode.DONE)
+
+
+@contextmanager
+def vanishing_storage() -> Iterator[None]:
+    """Turn files that disappear or break while they are read into a ``StorageError``."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException, pa.ArrowException, OSError) as exc:
+        raise StorageError(f"the run's files cannot be read any more: {str(exc).splitlines()[0]}") from exc
+
+
+def _of_tasks(run: RunResults) -> str:
+    grid = run.record.get("grid")
+    if not isinstance(grid, dict) or not isinstance(grid.get("num_tasks"), int):
+        return ""
+    return f" of {grid['num_tasks'] * len(grid.get('domains', ()))}"
+
+
+def _finished_shards(location: str | Path) -> list[Path] | None:
+    """Return the shards of an unfinished local run that its manifest counts; None where there are results."""
+    folder = Path(str(location)).expanduser()
+    manifest = folder / "manifest.json"
+    if not manifest.is_file() or any((folder / "results").glob("*.parquet")):
+        return None
+    try:
+        records: list[dict[str, Any]] = json.loads(manifest.read_text(encoding="utf-8"))["shards"]
+        names = [name for record in records for name in record["files"] if name.startswith("shards/")]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise StorageError(f"{manifest}: cannot be read: {exc}") from exc
+    inside = folder.resolve()
+    paths = [inside / name for name in names if (inside / name).resolve().is_relative_to(inside)]
+    return [path for path in paths if path.is_file()] or None
+
+
+def _open_shards(folder: Path, shards: list[Path]) -> RunResults:
+    """Open the shards as if they were the results: a folder of links that has the layout of a finished run."""
+    links = tempfile.TemporaryDirectory(prefix="tinytrain-unfinished-")
+    _SHARDS_KEPT.append(links)
+    view = Path(links.name)
+    (view / "results").mkdir()
+    try:
+        (view / "run.json").symlink_to(folder / "run.json")
+        for shard in shards:
+            (view / "results" / shard.name).symlink_to(shard)
+    except OSError as exc:
+        raise StorageError(f"{view}: cannot be written: {exc.strerror or exc}") from exc
+    return replace(open_run(view), path=folder)
