@@ -24,12 +24,14 @@ VERBS: dict[str, str] = {
     "costs": "memory, MACs, time and energy of a method, without training",
     "meta-train": "meta-train a backbone on episodes (Ray actors)",
     "simulate": "adapt to target tasks and price them on devices (Ray tasks)",
+    "study": "a named set of simulations, and tables of what they say together",
     "search-static": "find a static scheme for sparse_update under a budget (Ray tasks)",
     "compare": "the planner's table of a run",
     "report": "the HTML page of a run, and its W&B run",
     "replay": "one stored row computed again, alone, and compared",
+    "doctor": "versions, Ray, W&B, data, weights, disk: what is wrong here and what to do",
 }
-JOB_VERBS = frozenset({"search-static", "calibrate", "measure", "meta-train", "simulate"})
+JOB_VERBS = frozenset({"search-static", "calibrate", "measure", "meta-train", "simulate", "study"})
 
 
 def usage() -> str:

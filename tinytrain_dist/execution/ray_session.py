@@ -74,7 +74,12 @@ def _set_environment(*, embedded: bool) -> None:
     if embedded:
         # A token of this process alone: authentication is on, and no token file is left in the home folder.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ["RAY_AUTH_MODE"] = "token" if embedded or _has_token() else "disabled"
+    os.environ["RAY_AUTH_MODE"] = auth_mode(embedded=embedded)
+
+
+def auth_mode(*, embedded: bool) -> str:
+    """Return whether this process sends a token: what the user exported, else ``token`` where there is one."""
+    return os.environ.get("RAY_AUTH_MODE") or ("token" if embedded or _has_token() else "disabled")
 
 
 def _has_token() -> bool:
@@ -95,7 +100,7 @@ def _start_embedded(ray: Any, num_workers: int | None) -> None:
 
 def _join(ray: Any, address: str) -> None:
     if address != "auto":
-        _probe(address)
+        probe(address)
     context = _init(ray, f"the Ray cluster at {address}", address=address)
     host = str(getattr(context, "dashboard_url", "") or "").partition(":")[0]
     if os.environ["RAY_AUTH_MODE"] == "disabled" and host not in ("", "127.0.0.1", "localhost"):
@@ -119,8 +124,8 @@ def _init(ray: Any, what: str, **options: Any) -> Any:
             signal.signal(signal.SIGTERM, before)
 
 
-def _probe(address: str) -> None:
-    """Raise unless something that speaks gRPC (HTTP/2) answers at ``host:port``."""
+def probe(address: str) -> None:
+    """Raise within seconds unless something that speaks gRPC (HTTP/2) answers at ``host:port``."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         raise ConfigError(
