@@ -17,6 +17,9 @@ _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 _MAX_REASON = 300
 _ACCOUNT_CODES = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 
+_ACCOUNT_STATUS = (" 401 ", " 403 ")
+_ROLE_MARKS = (*_ACCOUNT_STATUS, "/latest/api/token", "/latest/meta-data", "computeMetadata")
+
 
 @contextmanager
 def named(uri: str, done: str, *, service: Service) -> Iterator[None]:
@@ -39,11 +42,11 @@ def is_missing_bucket(error: Exception) -> bool:
 def _reason(text: str, service: Service) -> str:
     summary, _, debug = text.partition("\n\nDebug source")
     code = _first(_CODE, summary)
-    if not any(os.environ.get(name) for name in service.credential_settings):
+    if _asked_for_credentials(summary, code, service):
         return f"{_said(summary, code, service)}, and the environment holds no credentials; {service.credential_hint}"
     if code == "NoSuchBucket":
         return f"there is no such bucket at {service.endpoint()}; create it or correct the location"
-    if code in _ACCOUNT_CODES or " 401 " in summary or " 403 " in summary:
+    if code in _ACCOUNT_CODES or any(status in summary for status in _ACCOUNT_STATUS):
         return f"{_said(summary, code, service)} at {service.endpoint()}; {service.credential_hint}"
     if "kind: Connect" in debug:
         where = f"{service.endpoint()} cannot be reached"
@@ -52,6 +55,13 @@ def _reason(text: str, service: Service) -> str:
         where = f"{service.endpoint()} does not answer in time"
         return f"{where} ({_tried(summary)}); check {service.endpoint_setting} or raise TINYTRAIN_STORAGE_TIMEOUT_S"
     return f"{_said(summary, code, service)} at {service.endpoint()} ({_tried(summary)})"
+
+
+def _asked_for_credentials(summary: str, code: str, service: Service) -> bool:
+    """Say whether it failed for want of credentials: none are set and no machine's own role was found either."""
+    if any(os.environ.get(name) for name in service.credential_settings):
+        return False
+    return code in _ACCOUNT_CODES or any(mark in summary for mark in _ROLE_MARKS)
 
 
 def _said(summary: str, code: str, service: Service) -> str:
