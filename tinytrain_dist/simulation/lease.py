@@ -97,7 +97,8 @@ class Lease:
     def stop(self) -> None:
         """End the renewals and give the lease back if it is still held."""
         self._ended.set()
-        self._thread.join(timeout=_PATIENCE_S)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=_PATIENCE_S)
         if self._thread.is_alive() or self._lost:
             return
         try:
