@@ -6,55 +6,76 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
+import numpy as np
 import pytest
-from synthetic_run import Row, failed_row, grid_rows, result_row
+from synthetic_page import HOSTILE, hostile_rows, page_rows, write_side_files
+from synthetic_run import failed_row, grid_rows, result_row
 
 from tinytrain_dist.foundation.errors import StorageError
+from tinytrain_dist.reporting import page_data, side_tables
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.failures import troubles
 from tinytrain_dist.reporting.page import json_for_script, render_page, write_page
 from tinytrain_dist.reporting.runs import open_run
 
 MakeRun = Callable[..., Path]
-HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+Json = dict[str, Any]
 MAX_PAGE_BYTES = 8 * 2**20
+ALL = page_data.ALL
 
 
-def embedded(page: str) -> list[dict[str, Any]]:
-    """The chart data of a page."""
+def embedded(page: str) -> Json:
+    """The figures of a page."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found
     return json.loads(found[1])  # type: ignore[no-any-return]
 
 
-def hostile_rows() -> list[Row]:
-    """A grid with a device, method, domain, message and reason that try to run code."""
-    rows = grid_rows(num_tasks=4)
-    extra = {"device": HOSTILE, "domain": HOSTILE}
-    for index in range(4):
-        rows.append(result_row(task_id=f"{HOSTILE}{index}", task_index=index, **extra))
-        rows.append(result_row(task_id=f"{HOSTILE}{index}", task_index=index, method=HOSTILE, variant=HOSTILE, **extra))
-    rows.append(failed_row(task_id="bad", message=HOSTILE, **extra))
-    return rows
+def figures(path: Path) -> Json:
+    """What the page of a run embeds, without the page."""
+    run = open_run(path)
+    document = page_data.PageData(run, comparison_table(run)).document()
+    return json.loads(json.dumps(document, allow_nan=False))  # type: ignore[no-any-return]
 
 
-def test_page_is_small_self_contained_and_repeatable(make_run: MakeRun) -> None:
-    run = open_run(make_run())
+def one(data: Json, kind: str, *, method: str, device: str | None = None, domain: str | None = None) -> Json:
+    """The figure of one method on one device (None: no device, or each task averaged) and domain (None: all)."""
+    methods = [item["label"] for item in data["methods"]]
+    place = {data["devices"].index(device)} if device else {ALL, page_data.NO_DEVICE}
+    where = data["domains"].index(domain) if domain else ALL
+    (found,) = [i for i in data[kind] if i["d"] == where and i["v"] in place and i["m"] == methods.index(method)]
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def full_run(make_run: MakeRun) -> Path:
+    rows = page_rows()
+    path = make_run(rows)
+    write_side_files(path, rows)
+    return path
+
+
+def test_page_is_small_self_contained_and_repeatable(full_run: Path) -> None:
+    run = open_run(full_run)
     page = write_page(run)
+    assert embedded(page.read_text()) == figures(full_run)
     assert page == run.path / "report.html"
     assert page.stat().st_size < MAX_PAGE_BYTES
     text = page.read_text()
     own = text.replace(max(re.findall(r"<script nonce.*?</script>", text, re.DOTALL), key=len), "")
-    assert not re.search(r"""(src|href)\s*=|url\(|https?://""", own)
+    assert set(re.findall(r"""(?:src|href)\s*=\s*"(.)""", own)) == {"#"}  # links inside the page, nothing else
+    assert not re.search(r"url\(|https?://|import\(|fetch\(|XMLHttp|eval\(|innerHTML", own)
     assert render_page(run) == text
     assert [p.name for p in run.path.iterdir() if p.name.endswith(".tmp")] == []
 
 
-def test_page_has_every_section_and_the_notice(make_run: MakeRun) -> None:
+def test_every_section_is_there_and_in_the_contents(make_run: MakeRun) -> None:
     text = render_page(open_run(make_run()))
-    for section in ("headlines", "devices", "charts", "failures", "provenance"):
-        assert f'<section id="{section}">' in text
+    sections = re.findall(r'<section id="([a-z]+)"', text)
+    assert sections == re.findall(r'<li><a href="#([a-z]+)">', text)
+    assert {"headlines", "devices", "fronts", "domains", "curves", "costs", "plans", "failures", "provenance"} == set(
+        sections
+    )
     assert "accuracy is computed in fp32, time, energy and memory are priced in int8 on stm32f746" in text
     assert "ab12cd" in text and "tinytrain simulate experiment=quickstart" in text
 
@@ -68,25 +89,107 @@ def test_headlines_state_the_computed_gain(make_run: MakeRun) -> None:
     assert "full_train: " in text and "every task fits on 1 of 2 devices" in text
 
 
-def test_charts_are_valid_plotly_with_units_and_the_tables_figures(make_run: MakeRun) -> None:
+@pytest.mark.parametrize(
+    ("by", "device", "domain"),
+    [("device", "stm32f746", None), ("device,domain", "stm32f746", "glyphs"), ("domain", None, "signs"),
+     ("method", None, None)],
+)  # fmt: skip
+def test_cells_are_the_comparison_of_what_is_chosen(
+    make_run: MakeRun, by: str, device: str | None, domain: str | None
+) -> None:
     run = open_run(make_run())
-    charts = {chart["name"]: chart for chart in embedded(render_page(run))}
-    assert set(charts) == {"cost-energy", "cost-latency", "cost-memory", "domains"}
-    for chart in charts.values():
-        assert [place["device"] for place in chart["places"]] == ["raspberry-pi-zero-2", "stm32f746"]
-        for place in chart["places"]:
-            figure = go.Figure(place["figure"])
-            assert "(" in figure.layout.xaxis.title.text
-    row = next(r for r in comparison_table(run) if r.method == "tinytrain" and r.device == "stm32f746")
-    traces = charts["cost-energy"]["places"][1]["figure"]["data"]
-    trace = next(t for t in traces if t["name"] == "tinytrain")
-    assert row.energy_p50_mj is not None and row.accuracy_mean is not None
-    assert trace["x"][0] == pytest.approx(row.energy_p50_mj / 1000, rel=1e-5)
-    assert trace["y"][0] == pytest.approx(100 * row.accuracy_mean, rel=1e-5)
-    assert {t["marker"]["symbol"] for t in traces if t["name"] == "full_train"} == {"triangle-up-open"}
-    boxes = charts["domains"]["places"][0]["figure"]["data"]
-    assert {box["name"] for box in boxes} == {"raw_pixels", "none", "last_layer", "full_train", "tinytrain"}
-    assert all(sorted(box["y"]) == ["glyphs", "signs"] for box in boxes)
+    data = figures(run.path)
+    rows = [r for r in comparison_table(run, by=by) if (r.device, r.domain) == (device, domain) and r.backbone]
+    assert len(rows) == 4
+    for row in rows:
+        cell = one(data, "cells", method=row.method, device=device, domain=domain)
+        assert cell["n"] == row.num_tasks
+        assert row.accuracy_mean is not None and row.accuracy_low is not None
+        assert cell["acc"][:2] == pytest.approx([100 * row.accuracy_mean, 100 * row.accuracy_low], rel=1e-4)
+        assert cell["gain"][0] == pytest.approx(row.gain_points, rel=1e-4)
+        if device:
+            assert cell["energy"] == pytest.approx(
+                [row.energy_p50_mj / 1e3, row.energy_low_mj / 1e3, row.energy_high_mj / 1e3],
+                rel=1e-4,  # type: ignore[operator]
+            )
+
+
+def test_spread_counts_every_task_once(full_run: Path) -> None:
+    data = figures(full_run)
+    for method in ("raw_pixels", "none", "tinytrain"):
+        spread = one(data, "spread", method=method, domain="signs")
+        assert sum(spread["counts"]) == 4 and len(spread["counts"]) == data["bins"]
+    after = [r["accuracy_after"] for r in page_rows() if r["method"] == "tinytrain" and r["domain"] == "signs"][::2]
+    expected = np.histogram(after, bins=data["bins"], range=(0, 1))[0]
+    assert spread["counts"] == expected.tolist()
+
+
+def test_phases_are_means_that_add_up_to_the_latency(full_run: Path) -> None:
+    data = figures(full_run)
+    rows = [r for r in page_rows() if r["method"] == "tinytrain" and r["device"] == "stm32f746"]
+    found = one(data, "phases", method="tinytrain", device="stm32f746")
+    load, selection, training, swap, low, high = found["time"]
+    total = np.mean([r["latency_ms"] for r in rows]) / 1e3
+    assert load + selection + training + swap == pytest.approx(total, rel=1e-4)
+    assert (selection / total, swap) == (pytest.approx(0.15, rel=1e-3), 0)
+    assert (low, high) == (pytest.approx(total / 2, rel=1e-4), pytest.approx(2 * total, rel=1e-4))
+    signs = one(data, "phases", method="tinytrain", device="stm32f746", domain="signs")
+    assert (found["n"], signs["n"]) == (8, 4)
+
+
+def test_curves_run_from_the_start_of_training_to_the_last_accuracy(full_run: Path) -> None:
+    data = figures(full_run)
+    rows = [r for r in page_rows() if r["method"] == "tinytrain" and r["device"] == "stm32f746"]
+    start, half, end = one(data, "curves", method="tinytrain", device="stm32f746")["points"]
+    seconds = np.array([r["latency_ms"] for r in rows]) / 1e3
+    assert [start[0], half[0], end[0]] == [0, 20, 40]
+    assert start[1] == pytest.approx(np.median(0.2 * seconds), rel=1e-4)  # loading and selection
+    assert half[1] == pytest.approx(np.median(0.6 * seconds), rel=1e-4)
+    assert end[1] == pytest.approx(np.median(seconds), rel=1e-4)
+    cell = one(data, "cells", method="tinytrain", device="stm32f746")
+    assert end[2:5] == pytest.approx(cell["acc"], rel=1e-4) and end[5] == 8
+    assert start[2] == pytest.approx(100 * np.mean([r["accuracy_before"] for r in rows]), rel=1e-4)
+
+
+def test_pictures_hold_the_mean_channels_of_each_layer(make_run: MakeRun) -> None:
+    rows = page_rows()
+    changed = next(r for r in rows if r["method"] == "tinytrain" and r["device"] == "stm32f746")
+    changed |= {"plan_layers": [41], "plan_channels": [12]}
+    data = figures(make_run(rows))
+    picture = one(data, "pictures", method="tinytrain", device="stm32f746")
+    assert picture["layers"] == {"38": [0.875, 3.5], "40": [0.875, 3.5], "41": [1.0, 5.0]}
+    assert len(data["layers"]) == 42 and data["layers"][0] == {"i": 0, "t": "0 stem", "c": 16}
+    assert not [p for p in data["pictures"] if data["methods"][p["m"]]["label"] == "none"]
+
+
+def test_potentials_are_shares_of_each_task(full_run: Path) -> None:
+    data = figures(full_run)
+    (pooled,) = [p for p in data["potentials"] if p["d"] == ALL]
+    assert sum(share[0] for share in pooled["shares"].values()) == pytest.approx(100, abs=0.01)
+    assert pooled["n"] == 8 and len(data["potentials"]) == 3
+    assert all(low < mean < high for mean, low, high in pooled["shares"].values())
+
+
+def test_a_fair_sample_of_very_many_side_files_is_read(full_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_tables, "MAX_FILES", 4)
+    table = side_tables.side_table(open_run(full_run), "fisher")
+    assert table is not None and (table.found, table.used) == (8, 4)
+    assert next(p for p in figures(full_run)["potentials"] if p["d"] == ALL)["n"] == 4
+
+
+def test_damaged_side_files_leave_the_rest_of_the_page(full_run: Path) -> None:
+    (full_run / "curves" / "0000.parquet").write_bytes(b"PAR1 not really")
+    data = figures(full_run)
+    assert data["curves"] == [] and data["potentials"] and data["cells"]
+
+
+def test_too_many_cells_are_shown_for_all_domains_together(full_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_data, "MAX_CELLS", 10)
+    data = figures(full_run)
+    assert data["domains"] == [] and data["spread"] == []
+    assert {item["d"] for kind in ("cells", "curves", "phases", "pictures", "potentials") for item in data[kind]} == {
+        ALL
+    }
 
 
 def test_hostile_names_are_inert_text(make_run: MakeRun) -> None:
@@ -103,7 +206,7 @@ def test_json_for_script_survives_a_round_trip() -> None:
     assert json.loads(text) == value
 
 
-def test_failures_and_infeasible_cells_are_listed(make_run: MakeRun) -> None:
+def test_failures_and_infeasible_cells_are_counted(make_run: MakeRun) -> None:
     rows = [
         result_row(task_id="a", method="tinytrain", plan_status="infeasible", plan_reason="12 bytes missing",
                    fits="no", signature="stalled"),
@@ -113,32 +216,43 @@ def test_failures_and_infeasible_cells_are_listed(make_run: MakeRun) -> None:
         result_row(task_id="a"),
     ]  # fmt: skip
     run = open_run(make_run(rows))
-    found = {(t.kind, t.num, t.of, t.example) for t in troubles(run)}
-    assert found == {
-        ("infeasible", 1, 4, "12 bytes missing"),
-        ("does not fit", 1, 4, ""),
-        ("fit uncertain", 1, 4, ""),
-        ("collapsed", 1, 4, ""),
-        ("timeout", 1, 4, "no answer in 60 s"),
+    expected = {
+        ("infeasible", 1, "12 bytes missing"),
+        ("does not fit", 1, ""),
+        ("fit uncertain", 1, ""),
+        ("collapsed", 1, ""),
+        ("timeout", 1, "no answer in 60 s"),
     }
-    assert "0 %, 33 % uncertain, 1 infeasible, 1 failed" in render_page(run)
+    assert {(t.kind, t.num, t.example) for t in troubles(run) if t.of == 4 and t.domain == "signs"} == expected
+    data = figures(run.path)
+    assert {(t["kind"], t["num"], t["example"]) for t in data["troubles"]} == expected
+    cell = one(data, "cells", method="tinytrain", device="stm32f746")
+    assert (cell["fits"], cell["infeasible"], cell["failed"], cell["rows"]) == (0, 1, 1, 4)
+    assert cell["unsure"] == pytest.approx(1 / 3, rel=1e-4)
 
 
 def test_no_secret_reaches_the_page(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "s3cr3t-0123456789")
     rows = [*grid_rows(num_tasks=2), failed_row(message="cannot log in with s3cr3t-0123456789", task_id="x")]
+    rows += grid_rows(num_tasks=1, devices=["board-s3cr3t-0123456789"], domains=["s3cr3t-0123456789"])
     page = write_page(open_run(make_run(rows, config={"note": "s3cr3t-0123456789", "password": "p"})))
     assert "s3cr3t" not in page.read_text()
 
 
 def test_a_run_of_raw_pixels_alone_has_a_page(make_run: MakeRun) -> None:
-    text = render_page(open_run(make_run(grid_rows(num_tasks=1, methods=("raw_pixels",)))))
-    assert "No method of this run uses a device." in text
+    data = figures(make_run(grid_rows(num_tasks=1, methods=("raw_pixels",))))
+    assert data["devices"] == [] and [cell["v"] for cell in data["cells"]] == [page_data.NO_DEVICE] * 2
 
 
 def test_a_run_in_which_everything_failed_has_a_page(make_run: MakeRun) -> None:
     text = render_page(open_run(make_run([failed_row(), failed_row(method="tinytrain")])))
     assert "2 of 2 rows failed" in text
+    assert {cell["failed"] for cell in embedded(text)["cells"]} == {1}
+
+
+def test_a_run_of_one_device_needs_no_averages(make_run: MakeRun) -> None:
+    data = figures(make_run(grid_rows(devices=["only"])))
+    assert data["devices"] == ["only"] and ALL not in {cell["v"] for cell in data["cells"]}
 
 
 def test_a_target_that_cannot_be_written_is_a_storage_error(make_run: MakeRun) -> None:

@@ -12,8 +12,9 @@ from tinytrain_dist.reporting.runs import RunResults
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """One kind of trouble of one adaptation on one device: how often, and one example of the reason."""
+    """One kind of trouble of one adaptation on one device and domain: how often, and one example of the reason."""
 
+    domain: str
     device: str | None
     key: tuple[str | None, ...]
     kind: str
@@ -23,12 +24,12 @@ class Trouble:
 
 
 def troubles(run: RunResults) -> list[Trouble]:
-    """Return every (device, adaptation, kind) with trouble, most frequent first.
+    """Return every (domain, device, adaptation, kind) with trouble, most frequent first.
 
     Kinds: the status of failed rows, ``infeasible``, ``does not fit``, ``fit uncertain``, and the signatures of
     finished rows.
     """
-    group = f"device, {', '.join(ADAPTATION)}"
+    group = f"domain, device, {', '.join(ADAPTATION)}"
     found = run.select(f"""
     WITH kinds AS (
         SELECT *, unnest([
@@ -47,6 +48,7 @@ def troubles(run: RunResults) -> list[Trouble]:
     """)
     return [
         Trouble(
+            domain=row["domain"],
             device=row["device"],
             key=tuple(row[name] for name in ADAPTATION),
             kind=row["kind"],

@@ -1,0 +1,106 @@
+// Charts of cost: what accuracy costs, with the front of undominated choices, and where time and energy go.
+
+const COSTS = {
+  energy: { axis: "median energy per task (J, log scale)", unit: "J" },
+  time: { axis: "median time per task (s, log scale)", unit: "s" },
+  memory: { axis: "median peak memory (KiB, log scale)", unit: "KiB" },
+};
+
+/** Choices of which no other is at least as accurate and as cheap, and better in one: cheapest first. */
+function frontOf(points) {
+  const sorted = [...points].sort((a, b) => a.cost - b.cost || b.accuracy - a.accuracy);
+  let best = -Infinity;
+  return sorted.filter((point) => {
+    const kept = point.accuracy > best;
+    if (kept) best = point.accuracy;
+    return kept;
+  });
+}
+
+function frontChart(name) {
+  const { axis, unit } = COSTS[name];
+  const cells = shownCells();
+  const points = cells
+    .filter((cell) => cell.v !== NO_DEVICE && cell.acc && cell[name] && cell[name][0] > 0)
+    .map((cell) => ({ cell, cost: cell[name][0], accuracy: cell.acc[0], fits: cell.fits === 1 }));
+  if (!points.length) return { empty: "Nothing in this choice has this price." };
+  const front = frontOf(points.filter((point) => point.fits));
+  const data = [];
+  for (const method of shownMethods()) {
+    const here = points.filter((point) => point.cell.m === method);
+    if (!here.length) continue;
+    const look = DATA.methods[method];
+    const ends = (place) => here.map((point) => point.cell[name][place]);
+    const colours = here.map((point) => (front.includes(point) ? look.colour : "#9a9a9a"));
+    data.push(legendOf(method), {
+      type: "scatter", mode: "markers", name: chartText(look.label), legendgroup: String(method), showlegend: false, x: here.map((p) => p.cost), y: here.map((p) => p.accuracy),
+      error_x: { ...bars(ends(0), ends(1), ends(2)), color: "#b5b5b5", thickness: 1 },
+      error_y: { ...bars(here.map((p) => p.accuracy), here.map((p) => p.cell.acc[1]), here.map((p) => p.cell.acc[2])), color: "#b5b5b5" },
+      marker: { size: here.map((p) => (front.includes(p) ? 14 : 10)), color: colours, symbol: here.map((p) => look.symbol + (p.fits ? "" : "-open")), line: { width: 2, color: colours } },
+      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${front.includes(p) ? "<br>on the front" : ""}`),
+      hovertemplate: `%{fullData.name}: %{y:.1f} %, %{x:.4g} ${unit}<br>%{text}<extra></extra>`,
+    });
+  }
+  if (front.length > 1) {
+    data.push({ type: "scatter", mode: "lines", name: "front", x: front.map((p) => p.cost), y: front.map((p) => p.accuracy), line: { color: "#1a1a1a", dash: "dash", width: 1.5 }, hoverinfo: "skip" });
+  }
+  const free = cells.filter((cell) => cell.v === NO_DEVICE && cell.acc);
+  const layout = layoutOf({ title: axisTitle(axis), type: "log", dtick: "D2" }, { title: axisTitle("query accuracy after adaptation (%)") }, 460);
+  layout.shapes = free.map((cell) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: cell.acc[0], y1: cell.acc[0], line: { dash: "dot", width: 1.5, color: "#767676" } }));
+  layout.annotations = free.map((cell) => ({ xref: "paper", x: 1, xanchor: "right", y: cell.acc[0], yanchor: "bottom", showarrow: false, text: chartText(methodName(cell.m)) + " (no device)", font: { size: 12, color: "#767676" } }));
+  const naming = (point) => `${methodName(point.cell.m)} on ${deviceName(point.cell.v)} (${number(point.accuracy)} %, ${significant(point.cost)} ${unit})`;
+  const title = !front.length
+    ? "Nothing in this choice fits its device on every task"
+    : front.length === 1
+      ? `One choice beats all others that fit: ${naming(front[0])}`
+      : `${front.length} of ${plural(points.length, "choice")} are on the front, from ${naming(front[0])} to ${naming(front.at(-1))}`;
+  return {
+    data, layout, title,
+    columns: ["device", "method", "accuracy %", unit, "low", "high", "fits every task", "on the front"],
+    rows: points.map((p) => [deviceName(p.cell.v), methodName(p.cell.m), number(p.accuracy), ...p.cell[name].map(significant), p.fits ? "yes" : "no", front.includes(p) ? "yes" : ""]),
+  };
+}
+
+const PHASES = [
+  ["load", "#56B4E9"],
+  ["selection", "#E69F00"],
+  ["training", "#0072B2"],
+  ["swap", "#D55E00"],
+];
+
+/** Stacked bars: absolute on one device, shares of the whole over several (their sizes differ a thousandfold). */
+function phaseChart(name) {
+  const unit = name === "time" ? "s" : "J";
+  const found = DATA.phases.filter((item) => onDomain(item) && onDevice(item) && onMethod(item) && item[name]);
+  if (!found.length) return { empty: name === "time" ? "No method of this choice is priced." : "The power of the chosen device is not known." };
+  const alone = state.device !== ALL || DATA.devices.length === 1;
+  const sums = found.map((item) => item[name].slice(0, 4).reduce((sum, value) => sum + value, 0));
+  const labels = found.map((item) => (alone ? "" : chartText(deviceName(item.v), narrow ? 12 : 24) + " · ") + chartText(methodName(item.m), narrow ? 12 : 24));
+  const rows = found.map((_, place) => found.length - 1 - place);
+  const data = PHASES.map(([phase, colour], part) => ({
+    type: "bar", orientation: "h", name: phase, y: rows, x: found.map((item, place) => (alone ? item[name][part] : (100 * item[name][part]) / (sums[place] || 1))),
+    marker: { color: colour, line: { color: "#fff", width: 1 } }, customdata: found.map((item) => item[name][part]),
+    hovertemplate: `${phase}: %{customdata:.3g} ${unit} on average<extra></extra>`,
+  }));
+  if (alone) {
+    data.push({
+      type: "scatter", mode: "markers", name: "sum with the price model's interval", x: sums, y: rows, marker: { color: "#1a1a1a", size: 6, symbol: "line-ns-open" },
+      error_x: bars(sums, found.map((item) => item[name][4] ?? null), found.map((item) => item[name][5] ?? null)), hovertemplate: `sum %{x:.3g} ${unit}<extra></extra>`,
+    });
+  }
+  const totals = PHASES.map((_, part) => found.reduce((sum, item, place) => sum + item[name][part] / (sums[place] || 1), 0) / found.length);
+  const largest = totals.indexOf(Math.max(...totals));
+  const axis = alone ? `mean ${name} per task (${unit})` : `share of the ${name} per task (%)`;
+  const layout = layoutOf({ title: axisTitle(axis) }, { tickvals: rows, ticktext: labels, title: { text: "" } }, Math.max(220, 120 + 24 * found.length), { barmode: "stack" });
+  if (!alone) {
+    layout.xaxis.range = [0, narrow ? 150 : 118];
+    layout.xaxis.tickvals = narrow ? [0, 50, 100] : [0, 25, 50, 75, 100];
+    layout.annotations = found.map((_, place) => ({ x: 101, xanchor: "left", y: rows[place], showarrow: false, text: `${significant(sums[place])} ${unit}`, font: { size: 12 } }));
+  }
+  return {
+    data, layout,
+    title: `${PHASES[largest][0]} takes ${number(100 * totals[largest], 0)} % of the ${name}, on average over what is shown (selection ${number(100 * totals[1], 1)} %)`.replace(/^./, (c) => c.toUpperCase()),
+    columns: ["device", "method", "tasks", ...PHASES.map(([phase]) => `${phase}, ${unit}`), `sum, ${unit}`, "low", "high"],
+    rows: found.map((item, place) => [deviceName(item.v), methodName(item.m), String(item.n), ...item[name].slice(0, 4).map(significant), significant(sums[place]), significant(item[name][4]), significant(item[name][5])]),
+  };
+}
