@@ -36,8 +36,21 @@ class Step:
         return self.batch * self.rules.gradient_bytes * elements
 
     def scratch(self, layer: ConvLayer) -> int:
+        if self.rules.im2col == "static":
+            return self.static_buffers()
         taps = layer.channels_per_group * layer.kernel**2
         return 4 * taps if self.rules.im2col == "columns" else 0
+
+    def static_buffers(self) -> int:
+        """TinyEngine's two buffers, of their largest users: columns or padded channels, and 16-bit kernels."""
+        unrolled = kernels = 0
+        for layer in self.graph.layers:
+            if layer.role == "depthwise":
+                unrolled = max(unrolled, 2 * (layer.in_size + layer.kernel - 1) ** 2)
+            else:
+                unrolled = max(unrolled, 4 * layer.in_channels * layer.kernel**2)
+                kernels = max(kernels, 2 * layer.weights if layer.kernel > 1 else 0)
+        return unrolled + kernels
 
     def residual_block(self, layer: ConvLayer) -> bool:
         return any(x.residual_after for x in self.graph.block_layers(layer.block))
@@ -50,7 +63,8 @@ class Step:
             first = layer is members[0]
             kept = self.act(self.channels_kept(layer) * layer.in_size**2)
             in_place = layer.role == "depthwise" and not (first and self.residual_block(layer))
-            num_new = min(layer.out_channels, 1 + self.channels_kept(layer)) if in_place else layer.out_channels
+            buffer = 0 if self.rules.im2col == "static" else 1
+            num_new = min(layer.out_channels, buffer + self.channels_kept(layer)) if in_place else layer.out_channels
             alive = dict(self.kept)
             alive |= waiting  # a waiting block input contains the slice kept of it
             alive[f"in{layer.index}"] = self.act(layer.input_elements)

@@ -11,8 +11,7 @@ from calibration_rows import INFERENCE, board_rows, cells_of, write_cells
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.costs.calibration_record import PhaseCalibration, standing_of
-from tinytrain_dist.costs.energy import energy_interval
-from tinytrain_dist.costs.latency import latency_interval
+from tinytrain_dist.costs.intervals import factors
 from tinytrain_dist.costs.latency_forms import form_of, group_of
 from tinytrain_dist.costs.measurements import Operations, Setting, read_measurements, read_operations
 from tinytrain_dist.costs.prediction import predict
@@ -170,14 +169,14 @@ def test_far_outside_the_measured_range_is_flagged_and_wider() -> None:
 
 def test_intervals_follow_the_calibration() -> None:
     zero = load_profile("raspberry_pi_zero_2")
-    assert latency_interval(100.0, zero) == (50.0, 200.0)
+    estimate = factors(zero, phase="training")
+    assert (estimate.compute_time, estimate.storage_time, estimate.compute_energy) == (2, 2, 2)
     assert zero.calibration.forward is not None
-    low, high = latency_interval(100.0, zero, phase="forward")
-    assert high == pytest.approx(100 * zero.calibration.forward.interval_factor)
-    assert energy_interval(100.0, zero) == (50.0, 200.0)
-    paper = load_profile("raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu")
-    low, high = latency_interval(100.0, paper)
-    assert 50 < low < 100 < high < 200
+    forward = factors(zero, phase="forward")
+    assert forward.compute_time == zero.calibration.forward.interval_factor < 2
+    assert forward.storage_time == 2  # its bandwidth is assumed
+    paper = factors(load_profile("raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu"), phase="training")
+    assert 1 < paper.compute_time == paper.storage_time < 2  # its bandwidth was fitted to the same rows
 
 
 def test_a_record_knows_its_word() -> None:

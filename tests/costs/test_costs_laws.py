@@ -13,7 +13,7 @@ from tinytrain_dist.costs.counters import full_memory, paper_memory
 from tinytrain_dist.costs.fit import counted_memory, device_budget, free_bytes, plan_memory_bytes
 from tinytrain_dist.costs.latency import image_pass
 from tinytrain_dist.costs.lifetime import lifetime_memory
-from tinytrain_dist.costs.lifetime_graph import FP32_RUNTIME, INT8_RUNTIME
+from tinytrain_dist.costs.lifetime_graph import FP32_RUNTIME, INT8_RUNTIME, TINYENGINE_RUNTIME
 from tinytrain_dist.costs.macs import fisher_macs, plan_macs
 from tinytrain_dist.costs.microcontroller_counter import microcontroller_memory
 from tinytrain_dist.costs.pricing import Workload, price
@@ -28,6 +28,7 @@ F746 = load_profile("stm32f746")
 FEW = settings(max_examples=60, deadline=None)
 RUNTIMES = (
     INT8_RUNTIME, FP32_RUNTIME, replace(INT8_RUNTIME, fused_update=True), replace(FP32_RUNTIME, reorder=False),
+    TINYENGINE_RUNTIME,
 )  # fmt: skip
 
 

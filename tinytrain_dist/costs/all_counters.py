@@ -7,7 +7,7 @@ from typing import Any
 
 from tinytrain_dist.costs.fit import counted_memory
 from tinytrain_dist.costs.lifetime import lifetime_memory
-from tinytrain_dist.costs.lifetime_graph import FP32_RUNTIME, INT8_RUNTIME, RuntimeRules
+from tinytrain_dist.costs.lifetime_graph import FP32_RUNTIME, INT8_RUNTIME, TINYENGINE_RUNTIME, RuntimeRules
 from tinytrain_dist.costs.macs import fisher_macs, plan_macs
 from tinytrain_dist.costs.microcontroller_counter import microcontroller_memory
 from tinytrain_dist.costs.pricing import selection_macs, training_macs
@@ -51,6 +51,7 @@ def memory_counters(
         **{f"microcontroller_{key}": value for key, value in asdict(sparse).items()},
         "microcontroller_memory_bytes": sparse.total_bytes,
         **_lifetime("int8", INT8_RUNTIME, graph, chosen, workload),
+        **_lifetime("tinyengine", TINYENGINE_RUNTIME, graph, chosen, workload),
         **_lifetime("fp32", FP32_RUNTIME, graph, chosen, workload),
     }
 
@@ -64,7 +65,8 @@ def _lifetime(
         inspected=workload.inspected,
     )  # fmt: skip
     terms = {f"lifetime_{name}_{key}": value for key, value in asdict(memory).items()}
-    return terms | {f"lifetime_{name}_memory_bytes": memory.total_bytes}
+    sums = {"arena_bytes": memory.arena_bytes, "memory_bytes": memory.total_bytes}
+    return terms | {f"lifetime_{name}_{key}": value for key, value in sums.items()}
 
 
 def macs_counters(graph: LayerGraph, chosen: StaticPlan, workload: Workload) -> dict[str, int]:

@@ -61,7 +61,7 @@ def calibrate(rows: Sequence[Measurement]) -> list[CalibratedSetting]:
     usable = [row for row in rows if row.status == "measured" and row.phase == "forward"]
     found: list[CalibratedSetting] = []
     for form in {form_of(row.setting).name: form_of(row.setting) for row in usable}.values():
-        found += _calibrate_form(form, [row for row in usable if form_of(row.setting) is form])
+        found += calibrate_form(form, [row for row in usable if form_of(row.setting) is form])
     return sorted(found, key=lambda item: item.setting)
 
 
@@ -83,7 +83,8 @@ def _same_but_threads(row: Measurement, other: Measurement) -> bool:
     )  # fmt: skip
 
 
-def _calibrate_form(form: Form, rows: list[Measurement]) -> list[CalibratedSetting]:
+def calibrate_form(form: Form, rows: list[Measurement]) -> list[CalibratedSetting]:
+    """Return the calibration of every setting of one device class; ``rows`` are measured forward passes of it."""
     flagged = contradictory_rows(rows)
     settings = sorted({row.setting for row in rows})
 
@@ -220,6 +221,7 @@ def _measured_range(rows: Sequence[Measurement]) -> dict[str, list[float]]:
 
     if not rows:
         return {}
+    rows = [row for row in rows if row.amount("passes")] or rows  # of a file with single layers: whole passes
     return {
         "macs": bounds([row.operations.macs for row in rows]),
         "weights": bounds([row.operations.weights for row in rows]),

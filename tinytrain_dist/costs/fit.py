@@ -40,10 +40,11 @@ class CounterError:
 
 COUNTER_ERRORS: dict[FitCounter, CounterError] = {
     "lifetime_int8": CounterError(
-        low_percent=45,
+        low_percent=70,
         high_percent=110,
-        source="two measured training steps on an STM32F746 lie at 46 and 71 % of the plan (arXiv 2206.15472, "
-        "Fig. 10); above: 10 % assumed for fragmentation, stack and runtime state",
+        source="two measured training steps on an STM32F746 (arXiv 2206.15472, Fig. 10) lie at 71 and 104 % of the "
+        "plan once the updated weights are added that TinyEngine's peak leaves out; above: 10 % assumed for "
+        "fragmentation, stack and runtime state",
     ),
     "paper_fp32": CounterError(
         low_percent=90, high_percent=110, source="assumed: no measured peak of a Linux board is published"

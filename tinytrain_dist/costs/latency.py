@@ -1,7 +1,7 @@
 """Additive latency model: per layer, MACs by class + weight bytes + activation bytes + overhead.
 
 Form for in-order cores; fitted to published inference rows it leaves about 6 % leave-one-out error on a Cortex-M7
-(MACs alone: 25 %). Training has its own factors and its own standing; ``interval_factor`` says how far to trust both.
+(MACs alone: 25 %). Training has its own factors and standing; ``costs/intervals.py`` says how far to trust both.
 A batch is priced image by image: no figure assumes that a larger batch reads weights less often.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from tinytrain_dist.costs.calibration_record import ESTIMATE_FACTOR
 from tinytrain_dist.costs.counters import STATE_WORDS
 from tinytrain_dist.costs.macs import chain_start
 from tinytrain_dist.costs.phase_amounts import (
@@ -27,8 +25,6 @@ from tinytrain_dist.costs.phase_amounts import (
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan, update_weights, updated_weights
-
-Phase = Literal["forward", "training"]
 
 _NS_PER_MS = 1e6
 _NS_PER_US = 1e3
@@ -150,18 +146,3 @@ def transfer_ms(num_bytes: int, profile: DeviceProfile) -> float:
     """Return the time to move ``num_bytes`` from or to storage; 0 where there is no such storage."""
     bandwidth = profile.storage_bandwidth_bytes_per_s
     return 0.0 if bandwidth == 0 else 1e3 * num_bytes / bandwidth
-
-
-def interval_factor(profile: DeviceProfile, *, phase: Phase = "training") -> float:
-    """Return the factor ``f`` of the 90 % interval ``[v / f, v * f]`` of a time on ``profile``; 2 for an estimate.
-
-    ``forward``: passes without any backward (prototypes, inference). ``training``: anything with a backward pass.
-    """
-    found = profile.calibration.forward if phase == "forward" else profile.calibration.training
-    return ESTIMATE_FACTOR if found is None else found.interval_factor
-
-
-def latency_interval(latency_ms: float, profile: DeviceProfile, *, phase: Phase = "training") -> tuple[float, float]:
-    """Return the low and the high end of the 90 % interval of ``latency_ms``."""
-    factor = interval_factor(profile, phase=phase)
-    return latency_ms / factor, latency_ms * factor

@@ -5,7 +5,8 @@ input of a block while its residual waits, the masks of the chain, the gradients
 updated weights, optimizer state and prototypes. The peak is the largest sum over all steps; a perfect allocator
 would need no more, a real one may (fragmentation, stack and runtime state are not counted).
 
-- Depthwise convolutions run in place, channel by channel, with one channel as buffer; the channels whose input is
+- Depthwise convolutions run in place, channel by channel, with one channel as buffer (or a buffer of their own,
+  ``RuntimeRules.im2col``); the channels whose input is
   kept cannot be overwritten, and neither can a block's input that a residual still needs.
 - Kept slices are what is left of a tensor when everything else is done with it: nothing is held twice.
 - Training by prototypes at a batch below the whole task makes every support image pass forward a second time
@@ -56,10 +57,15 @@ class LifetimeMemory:
     fisher_bytes: int
 
     @property
+    def arena_bytes(self) -> int:
+        """Peak without weights, optimizer state and prototypes: what TinyEngine reports as its peak SRAM."""
+        return max(self.forward_bytes, self.backward_bytes)
+
+    @property
     def training_bytes(self) -> int:
         """Peak of a training step."""
         resident = self.updated_weight_bytes + self.optimizer_bytes + self.head_bytes
-        return resident + max(self.forward_bytes, self.backward_bytes)
+        return resident + self.arena_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -168,7 +174,7 @@ def _forward_work(sizes: TensorBytes, plans: PlanArrays, kept: Ints) -> Ints:
     holds = sizes.skips | plans.adapters[:, sizes.end_of_block]
     held = np.where(holds & ~sizes.is_first, sizes.block_input - kept[:, sizes.first], 0)
     num_kept = kept * sizes.channels // sizes.inputs
-    in_place = np.minimum(sizes.outputs, sizes.one_channel * (1 + num_kept))
+    in_place = np.minimum(sizes.outputs, sizes.one_channel * (sizes.num_buffer_channels + num_kept))
     output = np.where(sizes.depthwise & ~(holds & sizes.is_first), in_place, sizes.outputs)
     return sizes.inputs + output + held + sizes.scratch
 

@@ -16,7 +16,7 @@ from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Im2col = Literal["none", "columns", "whole"]
+Im2col = Literal["none", "columns", "whole", "static"]
 
 WORD_BYTES = 4
 _COLUMN_BYTES = 2 * 2
@@ -34,7 +34,10 @@ class RuntimeRules:
     mask_every_layer
         Every layer of the chain keeps a 1-bit mask, linear projections too: int8 outputs are cut to their range.
     im2col
-        ``columns``: two 16-bit columns per convolution; ``whole``: the unrolled input of every kernel above 1x1.
+        ``columns``: two 16-bit columns per convolution; ``whole``: the unrolled input of every kernel above 1x1;
+        ``static``: TinyEngine's two buffers beside the arena, each of its largest user and there throughout: two
+        columns or two padded channels of a depthwise layer, and the 16-bit weights of kernels above 1x1. Depthwise
+        layers then need no channel of the arena.
     fused_update
         A weight is updated as soon as its gradient exists, image by image, as MCUNetV3's runtime does; the gradient
         is freed at once. Otherwise the gradients of a whole iteration are summed and live as long as the weights.
@@ -52,6 +55,14 @@ class RuntimeRules:
 
 INT8_RUNTIME = RuntimeRules(element_bytes=1, mask_every_layer=True, im2col="columns")
 """An int8 microcontroller runtime; gradients of activations are 32-bit, the default of MCUNetV3's compiler."""
+TINYENGINE_RUNTIME = RuntimeRules(
+    element_bytes=1, gradient_bytes=1, mask_every_layer=True, im2col="static", fused_update=True
+)
+"""TinyEngine as its code generator allocates (mit-han-lab/tinyengine, ``code_generator/GeneralMemoryScheduler.py``).
+
+Layer by layer, depthwise in place; its training example runs no patches and int8 gradients
+(``examples/tiny_training.py``).
+"""
 FP32_RUNTIME = RuntimeRules(element_bytes=4, mask_every_layer=False)
 
 
@@ -74,6 +85,7 @@ class TensorBytes:
     scratch: Ints
     channels: Ints
     one_channel: Ints
+    num_buffer_channels: int
     one_grad_channel: Ints
     depthwise: Flags
     is_first: Flags
@@ -113,9 +125,12 @@ def tensor_bytes(graph: LayerGraph, rules: RuntimeRules, batch: int) -> TensorBy
         input_grads=ints([grad * x.input_elements for x in layers]),
         output_grads=ints([grad * x.output_elements for x in layers]),
         masks=ints([_mask(x, rules, batch) for x in layers]),
-        scratch=ints([_scratch(x, rules) for x in layers]),
+        scratch=ints(
+            _static_buffers(graph, rules) if rules.im2col == "static" else [_scratch(x, rules) for x in layers]
+        ),
         channels=ints([x.out_channels for x in layers]),
         one_channel=ints([act * x.out_size**2 for x in layers]),
+        num_buffer_channels=int(rules.im2col != "static"),
         one_grad_channel=ints([grad * x.in_size**2 for x in layers]),
         depthwise=np.array([x.role == "depthwise" for x in layers]),
         is_first=np.array([starts[x.block] is x for x in layers]),
@@ -143,6 +158,18 @@ def _scratch(layer: ConvLayer, rules: RuntimeRules) -> int:
         return _COLUMN_BYTES * taps
     unrolled = layer.kernel > 1 and layer.role != "depthwise"
     return rules.element_bytes * taps * layer.out_size**2 if rules.im2col == "whole" and unrolled else 0
+
+
+def _static_buffers(graph: LayerGraph, rules: RuntimeRules) -> list[int]:
+    """Return TinyEngine's two buffers, the same for every layer: ``get_sbuf_size`` and ``get_kbuf_size`` there."""
+    columns = max(
+        2 * (x.in_size + 2 * (x.kernel // 2)) ** 2
+        if x.role == "depthwise"
+        else _COLUMN_BYTES * x.in_channels * x.kernel**2
+        for x in graph.layers
+    )
+    kernels = max(2 * x.weights * (x.kernel > 1 and x.role != "depthwise") for x in graph.layers)
+    return [columns + kernels] * len(graph.layers)
 
 
 def _module_kept(module: LiteResidual, rules: RuntimeRules, batch: int) -> int:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
 from tinytrain_dist.costs.measurements import ELEMENT_BYTES, Measurement, rows_hash
 from tinytrain_dist.costs.phase_amounts import AMOUNTS, MEASURED_PHASES, TOTALS
+from tinytrain_dist.costs.phase_fit import macs_range
 
 FORM = "measured_phases"
 MIN_ROWS, MIN_FAMILIES, MIN_STEPS = 12, 2, 6
@@ -145,8 +146,9 @@ def _record(rows: Sequence[Measurement], unseen: dict[str, dict[str, list[float]
     errors = {kind: [error for phase in backward for error in phase[kind]] for kind in ("row", "family")}
     families = len({row.family for row in rows})
     bare = PhaseCalibration(
-        form=FORM, rows=len(rows), families=families, interval_factor=1.0, rows_hash=rows_hash(rows)
-    )
+        form=FORM, rows=len(rows), families=families, interval_factor=1.0, rows_hash=rows_hash(rows),
+        measured_range=macs_range(rows),
+    )  # fmt: skip
     return bare.model_copy(update=error_fields(errors))
 
 

@@ -148,4 +148,15 @@ def _record(rows: Sequence[Measurement], errors: dict[str, list[float]]) -> Phas
         largest_error=rounded(float(np.max(np.abs(worst))), digits=3) if worst else None,
         interval_factor=rounded(factor if worst else max(ESTIMATE_FACTOR, factor), digits=3),
         rows_hash=rows_hash(rows),
+        measured_range=macs_range(rows),
     )
+
+
+def macs_range(rows: Sequence[Measurement]) -> dict[str, list[float]]:
+    """Return the smallest and largest MACs of one image of the backward rows, by the name of their phase."""
+    found = {}
+    for phase in ("input_grad", "weight_grad"):
+        macs = [row.operations.macs for row in rows if row.phase == phase]
+        if macs:
+            found[f"{phase}_macs"] = [min(macs), max(macs)]
+    return found

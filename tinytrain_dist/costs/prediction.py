@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from tinytrain_dist.costs.calibration_record import Standing
-from tinytrain_dist.costs.energy import combined_factor
-from tinytrain_dist.costs.latency import interval_factor
+from tinytrain_dist.costs.extrapolation import forward_distances, widened
+from tinytrain_dist.costs.intervals import combined_factor, interval_factor
 from tinytrain_dist.costs.latency_forms import NS_PER_MS, NS_PER_US
 from tinytrain_dist.costs.measurements import ELEMENT_BYTES, Operations
 from tinytrain_dist.costs.profiles import DeviceProfile
-
-TOLERANCE = 1.25
-"""A total this far outside the measured range is no extrapolation worth a flag."""
-_WIDENING = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +33,10 @@ class Prediction:
 def predict(profile: DeviceProfile, operations: Operations) -> Prediction:
     """Return the price of one forward pass of a network with these totals on ``profile``."""
     latency_ms = forward_ns(profile, operations) / NS_PER_MS
-    beyond = distances(profile, operations)
-    widening = math.exp(_WIDENING * math.log(max([1.0, *beyond.values()])))
-    time_factor = interval_factor(profile, phase="forward") * widening
-    energy_factor = combined_factor(profile, phase="forward") * widening
+    beyond = forward_distances(profile, operations)
+    farthest = max([1.0, *beyond.values()])
+    time_factor = float(widened(interval_factor(profile, phase="forward"), farthest))
+    energy_factor = float(widened(combined_factor(profile, phase="forward"), farthest))
     energy = None if profile.active_power_w is None else profile.active_power_w * latency_ms
     return Prediction(
         latency_ms=latency_ms,
@@ -79,17 +74,3 @@ def traffic_ns(profile: DeviceProfile, operations: Operations) -> float:
         + operations.activations_in_out * element * profile.activation_ns_per_byte
         + operations.ops * profile.layer_overhead_us * NS_PER_US
     )
-
-
-def distances(profile: DeviceProfile, operations: Operations) -> dict[str, float]:
-    """Return how many times beyond the measured range each total lies; totals inside are left out."""
-    forward = profile.calibration.forward
-    if forward is None:
-        return {}
-    found = {}
-    for name, (low, high) in forward.measured_range.items():
-        value = max(getattr(operations, name), 1e-9)
-        ratio = max(value / high if high else math.inf, low / value)
-        if ratio > TOLERANCE:
-            found[name] = min(ratio, 1e6)
-    return found

@@ -10,9 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinytrain_dist.costs.counters import STATE_WORD_BYTES
-from tinytrain_dist.costs.energy import PhaseEnergies, PhaseTimes, energy_interval, phase_energies
+from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
+from tinytrain_dist.costs.extrapolation import (
+    BACKWARD_TOTALS,
+    TOLERANCE,
+    beyond,
+    forward_distances,
+    network_operations,
+)
 from tinytrain_dist.costs.fit import COUNTER_ERRORS, fixed_bytes
-from tinytrain_dist.costs.latency import latency_interval
+from tinytrain_dist.costs.intervals import Spans, factors, spans
 from tinytrain_dist.costs.lifetime import lifetime_totals
 from tinytrain_dist.costs.lifetime_graph import INT8_RUNTIME, RuntimeRules
 from tinytrain_dist.costs.macs import fisher_macs
@@ -27,7 +34,7 @@ from tinytrain_dist.graphs.layer_graph import LayerGraph
 
 Column = NDArray[Any]
 CELL_COLUMNS = ("plan", "device", "support_size", "iterations")
-_TEXTS = {"fit_counter", "price_numerics", "fits", "standing"}
+_TEXTS = {"fit_counter", "price_numerics", "fits", "extrapolated", "standing"}
 
 
 def price_table(
@@ -145,23 +152,31 @@ def _device_columns(
     norms = graph.norm_parameters + features.module_norms
     stored = (weights * profile.bytes_per_element + norms * STATE_WORD_BYTES)[plan]
     peak, flash = counted[plan] + fixed_bytes(graph, profile), stored + profile.code_allowance_bytes
-    margin = profile.ram_bytes - peak
+    margin, verdict = profile.ram_bytes - peak, _verdict(profile, peak, flash)
     trains = (cells["iterations"] > 0) & ~features.empty[plan]
-    phases, macs = _phases(
+    phases, passes, macs = _phases(
         cells, features, times, profile, workload, trains, stored=stored, missing=np.maximum(0, -margin)
     )  # fmt: skip
     energies = phase_energies(phases, profile)
+    per_byte = _ms_per_byte(profile)
+    swaps = tuple(
+        passes * (np.maximum(0, verdict[f"peak_{end}_bytes"] - profile.ram_bytes) * per_byte) for end in ("low", "high")
+    )
     columns = {
-        **_verdict(profile, peak, flash),
+        **verdict,
         "fit_counter": profile.fit_counter, "price_numerics": profile.price_numerics,
         "standing": _standing(profile, trains),
         "peak_bytes": peak, "flash_bytes": flash, "ram_margin_bytes": margin, "training_macs": macs,
         "load_ms": phases.load_ms, "selection_ms": phases.selection_ms, "training_ms": phases.training_ms,
         "swap_ms": phases.swap_ms, "latency_ms": phases.total_ms, "load_mj": energies.load_mj,
         "selection_mj": energies.selection_mj, "training_mj": energies.training_mj, "swap_mj": energies.swap_mj,
-        "energy_mj": energies.total_mj, **_intervals(trains, phases, energies, profile),
+        "energy_mj": energies.total_mj, **_intervals(graph, features, plan, trains, phases, swaps, profile),
     }  # fmt: skip
     return {name: np.nan if values is None else values for name, values in columns.items()}
+
+
+def _ms_per_byte(profile: DeviceProfile) -> float:
+    return 0.0 if profile.storage_bandwidth_bytes_per_s == 0 else 1e3 / profile.storage_bandwidth_bytes_per_s
 
 
 def _standing(profile: DeviceProfile, trains: Flags) -> Column:
@@ -170,21 +185,50 @@ def _standing(profile: DeviceProfile, trains: Flags) -> Column:
 
 
 def _intervals(
-    trains: Flags, phases: PhaseTimes, energies: PhaseEnergies, profile: DeviceProfile
-) -> dict[str, Column | None]:
-    names = ("latency_low_ms", "latency_high_ms", "energy_low_mj", "energy_high_mj")
-    columns: dict[str, Column | None] = dict.fromkeys(names)
-    training, forward = (
-        [
-            *latency_interval(phases.total_ms, profile, phase=phase_of(trains=word)),
-            *(() if energies.total_mj is None
-              else energy_interval(energies.total_mj, profile, phase=phase_of(trains=word))),
-        ]
-        for word in (True, False)
-    )  # fmt: skip
-    return columns | {
-        name: np.where(trains, first, second) for name, first, second in zip(names, training, forward, strict=False)
+    graph: LayerGraph,
+    features: PlanFeatures,
+    plan: Ints,
+    trains: Flags,
+    phases: PhaseTimes,
+    swaps: tuple[Column, ...],
+    profile: DeviceProfile,
+) -> dict[str, Any]:
+    """Return the ends of time and energy, and what is extrapolated; a cell trains or passes forward only."""
+    forward = forward_distances(profile, network_operations(graph))
+    farthest = max([1.0, *forward.values()])
+    names, distances = _training_distances(features, forward, profile)
+    found = {
+        True: factors(profile, phase=phase_of(trains=True), farthest=np.maximum(distances, farthest)[plan]),
+        False: factors(profile, phase=phase_of(trains=False), farthest=farthest),
     }
+    both = {word: spans(phases, (swaps[0], swaps[1]), profile, found[word]) for word in (True, False)}
+    ends = {
+        field.name: None
+        if getattr(both[True], field.name) is None
+        else np.where(trains, getattr(both[True], field.name), getattr(both[False], field.name))
+        for field in fields(Spans)
+    }
+    return ends | {"extrapolated": np.where(trains, names[plan], np.array(", ".join(forward), object))}
+
+
+def _training_distances(
+    features: PlanFeatures, forward: Mapping[str, float], profile: DeviceProfile
+) -> tuple[Column, Column]:
+    """Return, of every plan, the names of what lies outside the rows, and the largest distance of the training MACs."""
+    totals = {
+        "forward_macs": features.forward_macs, "backward_macs": features.backward_macs,
+        "input_grad_macs": features.columns["input_grad_macs"],
+        "weight_grad_macs": features.columns["weight_grad_macs"],
+    }  # fmt: skip
+    num = len(features.forward_macs)
+    names, farthest = np.full(num, ", ".join(forward), object), np.ones(num)
+    training = profile.calibration.training
+    for name, (low, high) in ({} if training is None else training.measured_range).items():
+        found = beyond(totals[name], low, high, only_above=name in BACKWARD_TOTALS)
+        far = found > TOLERANCE
+        names[far] = [f"{text}, {name}" if text else name for text in names[far]]
+        farthest = np.where(far, np.maximum(farthest, found), farthest)
+    return names, farthest
 
 
 def _phases(
@@ -197,8 +241,8 @@ def _phases(
     *,
     stored: Ints,
     missing: Ints,
-) -> tuple[PhaseTimes, Ints]:
-    """Return the time of each phase and the MACs of the training phase; ``PhaseTimes`` holds vectors here."""
+) -> tuple[PhaseTimes, Ints, Ints]:
+    """Return the time of each phase, passes of a batch, MACs of the training phase; ``PhaseTimes`` holds vectors."""
     plan, support, iterations = cells["plan"], cells["support_size"], cells["iterations"]
     images = _step_images(cells, workload)
     again = support * (workload.batch < images) if workload.images_per_iteration is None else 0 * support
@@ -206,7 +250,7 @@ def _phases(
     step = images * times.image_ms[plan] + again * forward + times.optimizer_ms[plan]
     passes = iterations * (2 * -(-images // workload.batch) + -(-again // workload.batch))
     passes = np.where(trains, passes, -(-support // workload.batch))
-    per_byte = 0.0 if profile.storage_bandwidth_bytes_per_s == 0 else 1e3 / profile.storage_bandwidth_bytes_per_s
+    per_byte = _ms_per_byte(profile)
     macs = features.forward_macs[plan]
     both = iterations * (images * (macs + features.backward_macs[plan]) + again * macs)
     phases: dict[str, Any] = {
@@ -215,7 +259,7 @@ def _phases(
         "training_ms": np.where(trains, iterations * step, support * forward),
         "swap_ms": passes * (missing * per_byte),
     }
-    return PhaseTimes(**phases), np.where(trains, both, support * macs)
+    return PhaseTimes(**phases), passes, np.where(trains, both, support * macs)
 
 
 def _verdict(profile: DeviceProfile, peak: Ints, flash: Ints) -> dict[str, Any]:

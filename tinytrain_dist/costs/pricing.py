@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tinytrain_dist.costs.adapter_latency import adapter_optimizer_ms, adapter_pass
 from tinytrain_dist.costs.calibration_record import Standing
-from tinytrain_dist.costs.energy import PhaseTimes, energy_interval, phase_energies
+from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
+from tinytrain_dist.costs.extrapolation import Phase, price_distances
 from tinytrain_dist.costs.fit import (
     Fits,
     counted_memory,
@@ -18,16 +19,9 @@ from tinytrain_dist.costs.fit import (
     plan_memory_bytes,
     stored_parameter_bytes,
 )
-from tinytrain_dist.costs.latency import (
-    Phase,
-    fisher_pass_ms,
-    forward_ms,
-    image_pass,
-    latency_interval,
-    optimizer_step_ms,
-    transfer_ms,
-)
-from tinytrain_dist.costs.macs import fisher_macs, plan_macs
+from tinytrain_dist.costs.intervals import factors, spans
+from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, optimizer_step_ms, transfer_ms
+from tinytrain_dist.costs.macs import Macs, fisher_macs, plan_macs
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
 from tinytrain_dist.costs.workload import Workload
@@ -43,7 +37,7 @@ class Price:
 
     The terms of the paper counter, ``saved_exact_bytes`` and ``parameter_bytes`` are fp32; ``peak_bytes`` follows
     ``fit_counter``, and its ends that counter's stated error. MACs follow the paper's chain; milliseconds the chain
-    a device really runs.
+    a device really runs. ``extrapolated`` names the totals that lie outside what was measured on the device.
     """
 
     batch: int
@@ -83,6 +77,7 @@ class Price:
     fits: Fits
     ram_margin_bytes: int
     flash_margin_bytes: int | None
+    extrapolated: str
     standing: Standing
 
 
@@ -112,11 +107,12 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
     flash_margin = None if profile.flash_bytes is None else profile.flash_bytes - flash
     times = phase_times(graph, plan, profile, workload, missing_bytes=max(0, -ram_margin))
     energies = phase_energies(times, profile)
-    trains, energy = workload.trains(plan), energies.total_mj
-    phase = phase_of(trains=trains)
-    latency_low, latency_high = latency_interval(times.total_ms, profile, phase=phase)
-    energy_low, energy_high = (None, None) if energy is None else energy_interval(energy, profile, phase=phase)
-    macs = plan_macs(graph, plan)
+    trains, macs = workload.trains(plan), plan_macs(graph, plan)
+    beyond = price_distances(profile, graph, macs_by_name(macs), trains=trains)
+    found = factors(profile, phase=phase_of(trains=trains), farthest=max([1.0, *beyond.values()]))
+    missing = (max(0, end - profile.ram_bytes) for end in (peak_low, peak_high))
+    low_swap, high_swap = (num_passes(plan, workload) * transfer_ms(some, profile) for some in missing)
+    ends = spans(times, (low_swap, high_swap), profile, found)
     return Price(
         batch=workload.batch,
         fit_counter=profile.fit_counter,
@@ -143,20 +139,37 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
         training_ms=times.training_ms,
         swap_ms=times.swap_ms,
         latency_ms=times.total_ms,
-        latency_low_ms=latency_low,
-        latency_high_ms=latency_high,
+        latency_low_ms=ends.latency_low_ms,
+        latency_high_ms=ends.latency_high_ms,
         load_mj=energies.load_mj,
         selection_mj=energies.selection_mj,
         training_mj=energies.training_mj,
         swap_mj=energies.swap_mj,
-        energy_mj=energy,
-        energy_low_mj=energy_low,
-        energy_high_mj=energy_high,
+        energy_mj=energies.total_mj,
+        energy_low_mj=ends.energy_low_mj,
+        energy_high_mj=ends.energy_high_mj,
         fits=fits_device(profile, peak_bytes=peak, flash_bytes=flash),
         ram_margin_bytes=ram_margin,
         flash_margin_bytes=flash_margin,
+        extrapolated=", ".join(beyond),
         standing=standing_word(profile, trains=trains),
     )
+
+
+def macs_by_name(macs: Macs) -> dict[str, float]:
+    """Return the MACs of one image by the names of the totals of training rows."""
+    return {
+        "forward_macs": macs.forward, "backward_macs": macs.backward, "input_grad_macs": macs.input_grad,
+        "weight_grad_macs": macs.weight_grad,
+    }  # fmt: skip
+
+
+def num_passes(plan: UpdatePlan, workload: Workload) -> int:
+    """Return the passes of a batch in one adaptation: what exceeds the RAM is moved once in each."""
+    if not workload.trains(plan):
+        return -(-workload.support_size // workload.batch)
+    again = -(-workload.recomputed_images // workload.batch)
+    return workload.iterations * (2 * -(-workload.step_images // workload.batch) + again)
 
 
 def selection_macs(graph: LayerGraph, workload: Workload) -> int:
@@ -188,14 +201,11 @@ def phase_times(
         step += optimizer_step_ms(graph, plan, profile, optimizer=workload.optimizer)
         step += adapter_optimizer_ms(graph, plan, profile, optimizer=workload.optimizer)
         training = workload.iterations * step
-        num_passes = 2 * -(-workload.step_images // workload.batch) + -(-workload.recomputed_images // workload.batch)
-        num_passes *= workload.iterations
     else:
         training = workload.support_size * forward
-        num_passes = -(-workload.support_size // workload.batch)
     return PhaseTimes(
         load_ms=transfer_ms(stored_parameter_bytes(graph, profile, plan), profile),
         selection_ms=workload.step_images * fisher_pass_ms(graph, workload.inspected, profile),
         training_ms=training,
-        swap_ms=num_passes * transfer_ms(missing_bytes, profile),
+        swap_ms=num_passes(plan, workload) * transfer_ms(missing_bytes, profile),
     )

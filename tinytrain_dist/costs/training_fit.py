@@ -198,6 +198,10 @@ def _record(runs: Sequence[TrainingRun], errors: Sequence[float]) -> PhaseCalibr
         largest_error=rounded(float(np.max(np.abs(errors))), digits=3) if errors else None,
         interval_factor=rounded(factor if errors else max(2.0, factor), digits=3),
         rows_hash=content_hash([[run.backbone, run.method, run.time_s, run.energy_j] for run in runs])[:16],
+        measured_range={
+            name: [min(getattr(run, name) for run in runs), max(getattr(run, name) for run in runs)]
+            for name in ("forward_macs", "backward_macs")
+        },
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-RESULT_VERSION = 2
+RESULT_VERSION = 3
 """Raised whenever the code changes a number in a row: part of a run's identity."""
 
 KEY_COLUMNS = ("task_id", "checkpoint", "method", "variant", "device")
@@ -115,6 +115,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("fits", _TEXT, "", "yes, no or uncertain: RAM and flash both suffice without swapping, for every value in the counter's interval, for none, or for some; yes for raw_pixels, no for an infeasible plan", _FAILED),
     Column("ram_margin_bytes", _INT, "bytes", "RAM left (negative: missing)", _NO_NETWORK),
     Column("flash_margin_bytes", _INT, "bytes", "flash left (negative: missing)", _NO_NETWORK + ", or the device's flash is unknown"),
+    Column("extrapolated", _TEXT, "", "totals that lie outside what was measured on the device, empty where none does; the interval is widened with the distance", _NO_NETWORK),
     Column("standing", _TEXT, "", "estimate, anchored, fitted or calibrated: how far time and energy can be trusted", _NO_NETWORK),
     # provenance
     Column("seed", _INT, "", "seed of the task's own random draws"),
