@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from tinytrain_dist.foundation.errors import ExitCode, StorageError
+from tinytrain_dist.reporting.run_folder import RunFolder, run_folder
 from tinytrain_dist.reporting.runs import RunResults, open_run
 
 _SHARDS_KEPT: list[tempfile.TemporaryDirectory[str]] = []
@@ -40,8 +41,10 @@ def read_run(location: str | Path) -> Reading:
     StorageError
         There is no run, no row yet, or rows that cannot be read (damaged, or of a newer schema).
     """
-    shards = _finished_shards(location)
-    run = open_run(location) if shards is None else _open_shards(Path(location).expanduser().resolve(), shards)
+    folder = run_folder(location)
+    with folder.own_words():
+        shards = _finished_shards(folder.path)
+        run = open_run(folder) if shards is None else _open_shards(folder, shards)
     notes, code = [], ExitCode.DONE
     if shards is not None:
         done = run.select("SELECT count(DISTINCT task_id) AS num FROM stored")[0]["num"]
@@ -79,9 +82,8 @@ def _of_tasks(run: RunResults) -> str:
     return f" of {grid['num_tasks'] * len(grid.get('domains', ()))}"
 
 
-def _finished_shards(location: str | Path) -> list[Path] | None:
-    """Return the shards of an unfinished local run that its manifest counts; None where there are results."""
-    folder = Path(str(location)).expanduser()
+def _finished_shards(folder: Path) -> list[Path] | None:
+    """Return the shards of an unfinished run that its manifest counts; None where there are results."""
     manifest = folder / "manifest.json"
     if not manifest.is_file() or any((folder / "results").glob("*.parquet")):
         return None
@@ -95,16 +97,16 @@ def _finished_shards(location: str | Path) -> list[Path] | None:
     return [path for path in paths if path.is_file()] or None
 
 
-def _open_shards(folder: Path, shards: list[Path]) -> RunResults:
+def _open_shards(folder: RunFolder, shards: list[Path]) -> RunResults:
     """Open the shards as if they were the results: a folder of links that has the layout of a finished run."""
     links = tempfile.TemporaryDirectory(prefix="tinytrain-unfinished-")
     _SHARDS_KEPT.append(links)
     view = Path(links.name)
     (view / "results").mkdir()
     try:
-        (view / "run.json").symlink_to(folder / "run.json")
+        (view / "run.json").symlink_to(folder.path / "run.json")
         for shard in shards:
             (view / "results" / shard.name).symlink_to(shard)
     except OSError as exc:
         raise StorageError(f"{view}: cannot be written: {exc.strerror or exc}") from exc
-    return replace(open_run(view), path=folder)
+    return replace(open_run(view), path=folder.path, folder=folder)

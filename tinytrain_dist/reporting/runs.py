@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinytrain_dist.foundation.errors import StorageError
-from tinytrain_dist.foundation.paths import local_path
 from tinytrain_dist.foundation.redaction import redact
 from tinytrain_dist.reporting import views
+from tinytrain_dist.reporting.run_folder import RECORD, RESULTS, RunFolder, run_folder
 from tinytrain_dist.simulation.schema import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION
 
 
@@ -24,10 +24,12 @@ from tinytrain_dist.simulation.schema import COLUMNS, KEY_COLUMNS, SCHEMA_VERSIO
 class RunResults:
     """One run, read-only. ``record`` is run.json with every secret replaced.
 
-    The connection offers the views described in ``views.py``; nothing is loaded into memory as a whole.
+    The connection offers the views described in ``views.py``; nothing is loaded into memory as a whole. ``path`` is
+    a local folder with the run's files; ``folder.location`` is where the run is.
     """
 
     path: Path
+    folder: RunFolder = field(repr=False)
     record: dict[str, Any]
     num_rows: int
     connection: duckdb.DuckDBPyConnection = field(repr=False)
@@ -35,7 +37,12 @@ class RunResults:
     @property
     def run_id(self) -> str:
         """Return the run's id, or its folder's name where run.json has none."""
-        return str(self.record.get("run_id") or self.path.name)
+        return str(self.record.get("run_id") or self.location.rpartition("/")[2])
+
+    @property
+    def location(self) -> str:
+        """Return the path or URI the run was opened at."""
+        return self.folder.location
 
     @property
     def config(self) -> dict[str, Any]:
@@ -51,29 +58,36 @@ class RunResults:
 
     def result_files(self) -> list[Path]:
         """Return the Parquet files of the result dataset, sorted."""
-        return _result_files(self.path)
+        return self.folder.files(RESULTS)
 
 
-def open_run(location: str | Path) -> RunResults:
-    """Open a run directory for reading.
+def open_run(location: str | Path | RunFolder) -> RunResults:
+    """Open a run directory (a path, a URI, or one already at hand) for reading.
 
     Raises
     ------
     StorageError
         The folder or run.json is missing or damaged, there are no result rows, a result file is damaged,
-        lacks columns or was written by a newer version, or two rows have the same key.
+        lacks columns or was written by a newer version, or two rows have the same key; an object store that
+        cannot be read.
     """
-    path = local_path(str(location), what="run directory")
+    folder = location if isinstance(location, RunFolder) else run_folder(location)
+    with folder.own_words():
+        return _open(folder)
+
+
+def _open(folder: RunFolder) -> RunResults:
+    path = folder.path
     record = _read_record(path)
-    files = _result_files(path)
+    files = folder.files(RESULTS)
     if not files:
-        raise StorageError(f"{path / 'results'}: no result files; the run has produced no rows yet")
+        raise StorageError(f"{path / RESULTS}: no result files; the run has produced no rows yet")
     num_rows = sum(_check_file(file) for file in files)
     if num_rows == 0:
-        raise StorageError(f"{path / 'results'}: {len(files)} result files without a single row")
+        raise StorageError(f"{path / RESULTS}: {len(files)} result files without a single row")
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
     connection.read_parquet([str(file) for file in files], hive_partitioning=False).create_view("stored")
-    run = RunResults(path=path, record=record, num_rows=num_rows, connection=connection)
+    run = RunResults(path=path, folder=folder, record=record, num_rows=num_rows, connection=connection)
     _check_keys(run)
     views.create(connection)
     return run
@@ -88,11 +102,11 @@ def newest_run(root: str | Path) -> Path:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    file = path / "run.json"
+    file = path / RECORD
     if not path.is_dir():
         raise StorageError(f"{path}: no such run directory")
     if not file.is_file():
-        raise StorageError(f"{path}: not a run directory (it has no run.json)")
+        raise StorageError(f"{path}: not a run directory (it has no {RECORD})")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
@@ -101,11 +115,6 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise StorageError(f"{file}: expected a JSON object, found {type(record).__name__}")
     identity = record.pop("identity", {})
     return {**redact(record), "identity": redact(identity, by_name=False)}
-
-
-def _result_files(path: Path) -> list[Path]:
-    found = (path / "results").rglob("*.parquet")
-    return sorted(file for file in found if file.is_file() and not file.name.startswith((".", "_")))
 
 
 def _check_file(file: Path) -> int:
@@ -133,6 +142,6 @@ def _check_keys(run: RunResults) -> None:
     try:
         doubled = run.select(f"SELECT {keys} FROM stored GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 1")
     except duckdb.Error as exc:
-        raise StorageError(f"{run.path / 'results'}: cannot be read: {exc}") from exc
+        raise StorageError(f"{run.path / RESULTS}: cannot be read: {exc}") from exc
     if doubled:
-        raise StorageError(f"{run.path / 'results'}: two rows have the same key {doubled[0]}; averages would be wrong")
+        raise StorageError(f"{run.path / RESULTS}: two rows have the same key {doubled[0]}; averages would be wrong")

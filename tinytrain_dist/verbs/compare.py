@@ -61,7 +61,9 @@ def _parser() -> VerbParser:
         "runs: the same tasks paired, each later run against the first.",
         example="tinytrain compare --by device --max-seconds 60 --csv comparison.csv",
     )
-    parser.add_argument("runs", metavar="RUN", nargs="*", help="run directories (default: the newest in runs/)")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="*", help="run directories, paths or URIs (default: the newest in runs/)"
+    )
     parser.add_argument(
         "--by", default="device", metavar="WHAT",
         help=f"what to group by: {', '.join(BY_CHOICES)}; several joined by commas (default: device)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, nearest
@@ -25,7 +26,9 @@ def main(argv: list[str]) -> ExitCode:
         "4: not.",
         example="tinytrain replay --task signs/test/fixed-5w5s10q/s0/0 --method tinytrain",
     )
-    parser.add_argument("run", metavar="RUN", nargs="?", help="run directory (default: the newest in runs/)")
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", help="run directory, a path or URI (default: the newest in runs/)"
+    )
     parser.add_argument("--task", required=True, metavar="T", help="task id, as in the column task_id")
     parser.add_argument("--device", metavar="D", help="only the rows of this device")
     parser.add_argument("--method", metavar="M", help="only the rows of this method")
@@ -61,14 +64,14 @@ def _missing(run: RunResults, chosen: dict[str, str]) -> str:
             sql = f"SELECT DISTINCT {column} AS name FROM stored {scope} ORDER BY name LIMIT {MAX_NAMES}"
             names = [row["name"] for row in run.select(sql, [known[name] for name in known if name != column])]
             option = column.removesuffix("_id")
-            return f"--{option}: unknown {option} {value!r} in {run.path}; {nearest(value, names)}"
+            return f"--{option}: unknown {option} {value!r} in {run.location}; {nearest(value, names)}"
     raise AssertionError("a row is missing, but every value of its key is there")
 
 
 def _places(run: RunResults, options: argparse.Namespace) -> Places:
     return Places(
         weights=local_path(options.weights, what="--weights") if options.weights else None,
-        search=run.path.parent,
+        search=run.path.parent if run.path == Path(run.location) else None,
         data_roots=tuple(options.root) if options.root else None,
         device_dirs=tuple(options.device_dir) if options.device_dir else None,
     )
@@ -78,7 +81,7 @@ def _print(run: RunResults, options: argparse.Namespace, found: list[ReplayedRow
     equal = sum(row.equal for row in found)
     if options.json:
         rows = [{**asdict(row), "equal": row.equal} for row in found]
-        print_json({"run": str(run.path), "task": options.task, "equal": equal == len(found), "rows": rows})
+        print_json({"run": run.location, "task": options.task, "equal": equal == len(found), "rows": rows})
         return
     for row in found:
         print(f"{row.method} on {row.device} ({row.variant}): {_verdict(row)}")

@@ -19,7 +19,9 @@ def main(argv: list[str]) -> ExitCode:
         description="Writes RUN/report.html: one file with tables, charts and provenance that needs no network.",
         example="tinytrain report --wandb",
     )
-    parser.add_argument("run", metavar="RUN", nargs="?", help="run directory (default: the newest in runs/)")
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", help="run directory, a path or URI (default: the newest in runs/)"
+    )
     parser.add_argument("--wandb", action="store_true", help="also write a W&B run (a failure is only logged)")
     parser.add_argument(
         "--wandb-mode", choices=MODES, default="auto", help="auto: online if a key is there, else offline"
@@ -28,10 +30,12 @@ def main(argv: list[str]) -> ExitCode:
     start_logging()
     run = open_run(options.run or newest_run("runs"))
     page = write_page(run)
-    folder = log_to_wandb(run, mode=options.wandb_mode) if options.wandb else None
+    kept = run.folder.publish(page)
+    written = log_to_wandb(run, mode=options.wandb_mode) if options.wandb else None
+    folder = run.folder.publish(written) if written else None
     if options.json:
-        print_json({"page": str(page), "bytes": page.stat().st_size, "wandb": str(folder) if folder else None})
+        print_json({"page": kept, "bytes": page.stat().st_size, "wandb": folder})
         return ExitCode.DONE
-    lines = [f"page: {page}"] + ([f"W&B run: {folder or 'not written, see the log'}"] if options.wandb else [])
+    lines = [f"page: {kept}"] + ([f"W&B run: {folder or 'not written, see the log'}"] if options.wandb else [])
     sys.stdout.write("\n".join(lines) + "\n")
     return ExitCode.DONE
