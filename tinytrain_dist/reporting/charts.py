@@ -16,8 +16,8 @@ class Chart:
 
 _FRONT = (
     "Up and left is better. Colour: on the front, no other shown choice that fits is as accurate and as cheap. "
-    "Grey: another one is at least as good in both. Hollow: does not fit its device on every task. Bars: 95 % interval "
-    "over tasks{}."
+    "Grey: another one is at least as good in both. Ring: the knee, farthest above the line between the front's ends. "
+    "Hollow: does not fit its device on every task. Bars: 95 % interval over tasks{}."
 )
 _ENDS = "; horizontally the price model's own interval"
 _PHASES = (

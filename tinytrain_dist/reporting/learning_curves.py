@@ -9,7 +9,7 @@ from tinytrain_dist.reporting.comparison import ADAPTATION
 from tinytrain_dist.reporting.exact_sums import estimate, moments_sql
 from tinytrain_dist.reporting.intervals import Estimate
 from tinytrain_dist.reporting.runs import RunResults
-from tinytrain_dist.reporting.side_tables import side_table
+from tinytrain_dist.reporting.stored_parts import readable_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ def learning_curves(run: RunResults) -> list[LearningCurve]:
     An iteration's time is loading + selection + its part of training and swapping. Iteration 0 is the accuracy
     before the update, at the moment training starts.
     """
-    if side_table(run, "curves") is None:
+    if readable_part(run, "curves") is None:
         return []
     group = f"device, {', '.join(ADAPTATION)}"
     found = run.select(f"""
     WITH points AS (
-        SELECT DISTINCT task_id, checkpoint, method, variant, plan_hash, iteration, accuracy FROM curves
+        SELECT DISTINCT task_id, checkpoint, method, variant, plan_hash, iteration, accuracy FROM stored_curves
     ), starts AS (
         SELECT DISTINCT task_id, checkpoint, method, variant, plan_hash, 0 AS iteration, NULL::DOUBLE AS accuracy
         FROM points

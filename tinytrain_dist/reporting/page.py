@@ -29,6 +29,8 @@ SCRIPTS = ("state.js", "accuracy.js", "cost.js", "plans.js", "tables.js", "start
 def write_page(run: RunResults) -> Path:
     """Write ``report.html`` into the run directory, all or nothing, and return its path.
 
+    Of a run in an object store this is the local copy's; ``run.folder.publish`` brings it there.
+
     Raises
     ------
     StorageError

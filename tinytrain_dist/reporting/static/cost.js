@@ -6,15 +6,27 @@ const COSTS = {
   memory: { axis: "median peak memory (KiB, log scale)", unit: "KiB" },
 };
 
-/** Choices of which no other is at least as accurate and as cheap, and better in one: cheapest first. */
+/** Choices that no other beats (as cheap, as accurate, and better in one), cheapest first; equal ones both stay. */
 function frontOf(points) {
   const sorted = [...points].sort((a, b) => a.cost - b.cost || b.accuracy - a.accuracy);
-  let best = -Infinity;
-  return sorted.filter((point) => {
-    const kept = point.accuracy > best;
-    if (kept) best = point.accuracy;
-    return kept;
-  });
+  const front = [];
+  for (const point of sorted) {
+    const last = front.at(-1);
+    if (!last || point.accuracy > last.accuracy || (point.accuracy === last.accuracy && point.cost === last.cost)) front.push(point);
+  }
+  return front;
+}
+
+/** The choice farthest above the line between the front's ends, cost on a log scale; none for fewer than three. */
+function kneeOf(front) {
+  const distinct = front.filter((point, place) => !place || point.cost !== front[place - 1].cost || point.accuracy !== front[place - 1].accuracy);
+  if (distinct.length < 3) return null;
+  const costs = distinct.map((point) => Math.log(Math.max(point.cost, 1e-12)));
+  const across = costs.at(-1) - costs[0], up = distinct.at(-1).accuracy - distinct[0].accuracy;
+  if (across <= 0 || up <= 0) return null;
+  const heights = distinct.map((point, place) => (point.accuracy - distinct[0].accuracy) / up - (costs[place] - costs[0]) / across);
+  const best = heights.indexOf(Math.max(...heights));
+  return best > 0 && best < distinct.length - 1 && heights[best] > 0 ? distinct[best] : null;
 }
 
 function frontChart(name) {
@@ -25,6 +37,7 @@ function frontChart(name) {
     .map((cell) => ({ cell, cost: cell[name][0], accuracy: cell.acc[0], fits: cell.fits === 1 }));
   if (!points.length) return { empty: "Nothing in this choice has this price." };
   const front = frontOf(points.filter((point) => point.fits));
+  const knee = kneeOf(front);
   const data = [];
   for (const method of shownMethods()) {
     const here = points.filter((point) => point.cell.m === method);
@@ -37,12 +50,15 @@ function frontChart(name) {
       error_x: { ...bars(ends(0), ends(1), ends(2)), color: "#b5b5b5", thickness: 1 },
       error_y: { ...bars(here.map((p) => p.accuracy), here.map((p) => p.cell.acc[1]), here.map((p) => p.cell.acc[2])), color: "#b5b5b5" },
       marker: { size: here.map((p) => (front.includes(p) ? 14 : 10)), color: colours, symbol: here.map((p) => look.symbol + (p.fits ? "" : "-open")), line: { width: 2, color: colours } },
-      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${front.includes(p) ? "<br>on the front" : ""}`),
+      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${front.includes(p) ? "<br>on the front" : ""}${p === knee ? ", its knee" : ""}`),
       hovertemplate: `%{fullData.name}: %{y:.1f} %, %{x:.4g} ${unit}<br>%{text}<extra></extra>`,
     });
   }
   if (front.length > 1) {
     data.push({ type: "scatter", mode: "lines", name: "front", x: front.map((p) => p.cost), y: front.map((p) => p.accuracy), line: { color: "#1a1a1a", dash: "dash", width: 1.5 }, hoverinfo: "skip" });
+  }
+  if (knee) {
+    data.push({ type: "scatter", mode: "markers", name: "knee", x: [knee.cost], y: [knee.accuracy], marker: { size: 24, symbol: "circle-open", color: "#1a1a1a", line: { width: 2, color: "#1a1a1a" } }, hoverinfo: "skip" });
   }
   const free = cells.filter((cell) => cell.v === NO_DEVICE && cell.acc);
   const layout = layoutOf({ title: axisTitle(axis), type: "log", dtick: "D2" }, { title: axisTitle("query accuracy after adaptation (%)") }, 460);
@@ -53,11 +69,12 @@ function frontChart(name) {
     ? "Nothing in this choice fits its device on every task"
     : front.length === 1
       ? `One choice beats all others that fit: ${naming(front[0])}`
-      : `${front.length} of ${plural(points.length, "choice")} are on the front, from ${naming(front[0])} to ${naming(front.at(-1))}`;
+      : `${front.length} of ${plural(points.length, "choice")} are on the front` +
+        (knee ? `; its knee is ${naming(knee)}` : `, from ${naming(front[0])} to ${naming(front.at(-1))}`);
   return {
     data, layout, title,
-    columns: ["device", "method", "accuracy %", unit, "low", "high", "fits every task", "on the front"],
-    rows: points.map((p) => [deviceName(p.cell.v), methodName(p.cell.m), number(p.accuracy), ...p.cell[name].map(significant), p.fits ? "yes" : "no", front.includes(p) ? "yes" : ""]),
+    columns: ["device", "method", "accuracy %", unit, "low", "high", "fits every task", "place"],
+    rows: points.map((p) => [deviceName(p.cell.v), methodName(p.cell.m), number(p.accuracy), ...p.cell[name].map(significant), p.fits ? "yes" : "no", p === knee ? "knee" : front.includes(p) ? "front" : ""]),
   };
 }
 
