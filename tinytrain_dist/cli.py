@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "measure": "time layers and steps on this machine, as rows for calibrate",
     "calibrate": "fit device profiles to rows of measurements",
     "costs": "memory, MACs, time and energy of a method, without training",
+    "pretrain": "train a backbone on its own or by a teacher before any episode (Ray actors)",
     "meta-train": "meta-train a backbone on episodes (Ray actors)",
     "simulate": "adapt to target tasks and price them on devices (Ray tasks)",
     "study": "a named set of simulations, and tables of what they say together",
@@ -31,7 +32,7 @@ VERBS: dict[str, str] = {
     "replay": "one stored row computed again, alone, and compared",
     "doctor": "versions, Ray, W&B, data, weights, disk: what is wrong here and what to do",
 }
-JOB_VERBS = frozenset({"search-static", "calibrate", "measure", "meta-train", "simulate", "study"})
+JOB_VERBS = frozenset({"search-static", "calibrate", "measure", "pretrain", "meta-train", "simulate", "study"})
 
 
 def usage() -> str:

@@ -16,9 +16,10 @@ from tinytrain_dist.data.domain import open_domain
 from tinytrain_dist.data.episodes import load_episode
 from tinytrain_dist.data.transforms import to_unit
 from tinytrain_dist.foundation.errors import ConfigError
-from tinytrain_dist.metatraining.episode_worker import EpisodeWorker, SlotResult
+from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
 from tinytrain_dist.metatraining.initialization import initial_weights
 from tinytrain_dist.metatraining.learner import Learner
+from tinytrain_dist.metatraining.replica import SlotResult
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.metatraining.slots import Slot, round_slots
 
@@ -29,7 +30,9 @@ def first_slot(settings: MetaTrainSettings, data_root: str) -> Slot:
 
 def make_learner(settings: MetaTrainSettings) -> Learner:
     start = initial_weights(settings)
-    return Learner(settings, build_backbone(settings.backbone).graph, start.weights, scale=start.scale)
+    head = np.array([start.scale], dtype=np.float32)
+    graph = build_backbone(settings.backbone).graph
+    return Learner(settings, graph, start.weights, head=head, num_rounds=settings.num_rounds)
 
 
 def by_torch(settings: MetaTrainSettings, slot: Slot, data_root: str) -> tuple[Backbone, torch.Tensor]:
@@ -55,7 +58,7 @@ def test_one_slot_is_one_step_of_torch_with_its_running_statistics(tiny: MetaTra
     slot = first_slot(settings, data_root)
     learner = make_learner(settings)
     worker = EpisodeWorker(settings.backbone, settings.resolution, (data_root,))
-    learner.step([worker.learn(learner.weights, learner.scale, slot)])
+    learner.step([worker.learn(learner.weights, learner.head, slot)])
 
     backbone, scale = by_torch(settings, slot, data_root)
     ours, theirs = (split_flat(learner.graph, flat) for flat in (learner.weights, state_to_flat(backbone)))
@@ -68,11 +71,12 @@ def test_one_slot_is_one_step_of_torch_with_its_running_statistics(tiny: MetaTra
 def test_a_slot_does_not_depend_on_what_its_worker_did_before(tiny: MetaTrainSettings, data_root: str) -> None:
     slot, start = first_slot(tiny, data_root), initial_weights(tiny)
     fresh, used = (EpisodeWorker(tiny.backbone, tiny.resolution, (data_root,)) for _ in range(2))
-    used.learn(start.weights * 0.9, 3.0, slot)
+    head = np.array([start.scale], dtype=np.float32)
+    used.learn(start.weights * 0.9, head / 3, slot)
     used.evaluate(start.weights, slot)
-    a, b = (worker.learn(start.weights, start.scale, slot) for worker in (fresh, used))
+    a, b = (worker.learn(start.weights, head, slot) for worker in (fresh, used))
     np.testing.assert_array_equal(a.update, b.update)
-    assert (a.loss, a.accuracy, a.scale_gradient) == (b.loss, b.accuracy, b.scale_gradient)
+    assert (a.loss, a.accuracy, a.head_gradient) == (b.loss, b.accuracy, b.head_gradient)
 
 
 def fake_results(learner: Learner, count: int, seed: int = 0) -> list[SlotResult]:
@@ -80,7 +84,7 @@ def fake_results(learner: Learner, count: int, seed: int = 0) -> list[SlotResult
     return [
         SlotResult(
             update=rng.uniform(0, 1e-2, learner.weights.shape).astype(np.float32),
-            scale_gradient=float(rng.normal()), loss=1.0, accuracy=0.5,
+            head_gradient=rng.normal(size=1).astype(np.float32), loss=1.0, accuracy=0.5,
         )
         for _ in range(count)
     ]  # fmt: skip

@@ -74,6 +74,6 @@ def test_no_episode_or_augmentation_comes_twice(tiny: MetaTrainSettings, data_ro
 
 
 def test_validation_uses_held_out_classes_and_no_augmentation(tiny: MetaTrainSettings, data_root: str) -> None:
-    slots = validation_slots(tiny, open_domain("stripes", roots=[data_root]))
+    slots = validation_slots(tiny, open_domain("stripes", roots=[data_root]), split="valid")
     assert len(slots) == 3
     assert all(slot.spec.split == "valid" and slot.augmentation_seed is None for slot in slots)

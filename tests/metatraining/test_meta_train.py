@@ -19,25 +19,26 @@ from tinytrain_dist.metatraining.curves import read_curves
 from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
 from tinytrain_dist.metatraining.run_folder import RunFolder
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
-from tinytrain_dist.metatraining.training import MetaTrainResult, meta_train
+from tinytrain_dist.metatraining.stage import TrainingResult
+from tinytrain_dist.metatraining.training import meta_train
 
 SERIAL = ExecutorSettings(kind="serial")
 
 
-def train(settings: MetaTrainSettings, root: Path, data_root: str, **options: Any) -> MetaTrainResult:
+def train(settings: MetaTrainSettings, root: Path, data_root: str, **options: Any) -> TrainingResult:
     return meta_train(settings, root=root, executor=SERIAL, roots=[data_root], **options)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny: MetaTrainSettings, data_root: str, tmp_path_factory: pytest.TempPathFactory) -> MetaTrainResult:
+def undisturbed(tiny: MetaTrainSettings, data_root: str, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     return train(tiny, tmp_path_factory.mktemp("undisturbed"), data_root)
 
 
-def weights_of(result: MetaTrainResult) -> np.ndarray:
+def weights_of(result: TrainingResult) -> np.ndarray:
     return load_checkpoint(result.weights_path).state
 
 
-def test_run_folder_holds_what_the_result_says(undisturbed: MetaTrainResult) -> None:
+def test_run_folder_holds_what_the_result_says(undisturbed: TrainingResult) -> None:
     folder = undisturbed.run_folder
     found = load_checkpoint(undisturbed.weights_path)
     assert found.hash == undisturbed.weights_hash and found.card.initialization == "meta_trained"
@@ -48,7 +49,7 @@ def test_run_folder_holds_what_the_result_says(undisturbed: MetaTrainResult) -> 
     assert folder.name.startswith("meta-mobilenet_v2_w0.1-")
 
 
-def test_a_finished_run_is_reused(undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str) -> None:
+def test_a_finished_run_is_reused(undisturbed: TrainingResult, tiny: MetaTrainSettings, data_root: str) -> None:
     again = train(tiny, undisturbed.run_folder.parent, data_root)
     assert again.reused and again.weights_hash == undisturbed.weights_hash
     assert again.validation == undisturbed.validation
@@ -56,7 +57,7 @@ def test_a_finished_run_is_reused(undisturbed: MetaTrainResult, tiny: MetaTrainS
 
 @pytest.mark.parametrize("stop_in_round", [0, 1, 2])
 def test_interrupted_and_resumed_gives_the_same_weights(
-    undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path,
+    undisturbed: TrainingResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, stop_in_round: int,
 ) -> None:  # fmt: skip
     learn, calls = EpisodeWorker.learn, [0]
@@ -79,7 +80,7 @@ def test_interrupted_and_resumed_gives_the_same_weights(
 
 @pytest.mark.parametrize("kind", ["weights", "learner"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
-    undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path,
+    undisturbed: TrainingResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, kind: str,
 ) -> None:  # fmt: skip
     folder = tmp_path / undisturbed.run_folder.name
@@ -112,7 +113,7 @@ def test_a_second_driver_is_told_who_holds_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_backbone_is_refused(
-    undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path
+    undisturbed: TrainingResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path
 ) -> None:
     settings = replace(tiny, backbone="mobilenet_v2_w0.2", initial_weights=str(undisturbed.weights_path))
     with pytest.raises(CheckpointError, match="architecture"):
@@ -120,7 +121,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(
 
 
 def test_it_can_start_from_a_checkpoint(
-    undisturbed: MetaTrainResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path
+    undisturbed: TrainingResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path
 ) -> None:
     settings = replace(tiny, num_episodes=4, initial_weights=str(undisturbed.weights_path), learning_rate=1e-6)
     result = train(settings, tmp_path, data_root)

@@ -1,4 +1,4 @@
-"""Weights and head scale that a meta-training starts from: a checkpoint's, or drawn from the seed."""
+"""Weights and head scale that a training starts from: a checkpoint's, or drawn from the seed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 from tinytrain_dist.backbones.checkpoint import checkpoint_hash, load_checkpoint
 from tinytrain_dist.backbones.flat_state import FlatState, state_to_flat
 from tinytrain_dist.backbones.network import Backbone, build_backbone
-from tinytrain_dist.metatraining.settings import MetaTrainSettings
+from tinytrain_dist.metatraining.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InitialWeights:
-    """Where a meta-training starts; ``hash`` stands for it in the run's identity."""
+    """Where a training starts; ``hash`` stands for it in the run's identity."""
 
     weights: FlatState
     scale: float
     hash: str
 
 
-def initial_weights(settings: MetaTrainSettings) -> InitialWeights:
+def initial_weights(settings: TrainingSettings) -> InitialWeights:
     """Return the weights to start from; raises ``CheckpointError`` for a file that does not fit the backbone."""
     backbone = build_backbone(settings.backbone, resolution=settings.resolution, seed=settings.seed)
     if (path := settings.initial_path()) is not None:

@@ -1,4 +1,4 @@
-"""The folder of a meta-training: who holds it, what decides its result, whether it is finished."""
+"""The folder of a training: who holds it, what decides its result, whether it is finished."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tinytrain_dist.foundation.errors import RunLockedError, StorageError
 from tinytrain_dist.foundation.hashing import canonical_json, content_hash
 from tinytrain_dist.foundation.paths import atomic_write, inside
 
+_PREFIXES = {"meta_train": "meta", "pretrain": "pretrain"}
 RUN_FILE, SUCCESS_FILE, LOCK_FILE = "run.json", "_SUCCESS", ".lock"
 
 
@@ -27,12 +28,17 @@ class RunFolder:
         Everything that decides the final weights, JSON-ready.
     run_id
         None: named after the hash of ``identity``.
+    kind
+        ``meta_train`` or ``pretrain``.
     """
 
-    def __init__(self, root: Path, *, identity: Mapping[str, Any], run_id: str | None) -> None:
+    def __init__(
+        self, root: Path, *, identity: Mapping[str, Any], run_id: str | None, kind: str = "meta_train"
+    ) -> None:
+        self.kind = kind
         self.identity = json.loads(canonical_json(dict(identity)))
         self.identity_hash = content_hash(self.identity)
-        self.run_id = run_id or f"meta-{identity['backbone']}-{self.identity_hash[:12]}"
+        self.run_id = run_id or f"{_PREFIXES[kind]}-{identity['backbone']}-{self.identity_hash[:12]}"
         self.path = inside(root, self.run_id, what="run id")
 
     @property
@@ -98,7 +104,7 @@ class RunFolder:
 
     def write(self, **values: Any) -> None:
         """Write ``run.json``: the identity and ``values``."""
-        text = json.dumps({"kind": "meta_train", "identity": self.identity, **values}, indent=2, sort_keys=True)
+        text = json.dumps({"kind": self.kind, "identity": self.identity, **values}, indent=2, sort_keys=True)
         atomic_write(self.path / RUN_FILE, text.encode())
 
     def mark_finished(self) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinytrain_dist.data.domain import Domain
+from tinytrain_dist.data.domain import Domain, SplitName
 from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec
 from tinytrain_dist.foundation.seeding import generator_of, seed_of
 from tinytrain_dist.metatraining.settings import MetaTrainSettings, Range
+from tinytrain_dist.metatraining.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,10 @@ def round_slots(settings: MetaTrainSettings, domains: Mapping[str, Domain], roun
     return tuple(_slot(settings, domains[name], round_index, index) for index, name in enumerate(names))
 
 
-def validation_slots(settings: MetaTrainSettings, domain: Domain) -> tuple[Slot, ...]:
-    """Return the validation episodes of a domain, from the ``valid`` classes: the same ones in every round."""
+def validation_slots(settings: TrainingSettings, domain: Domain, *, split: SplitName) -> tuple[Slot, ...]:
+    """Return the validation episodes of a domain, never augmented: the same ones in every round."""
     return tuple(
-        Slot(spec=EpisodeSpec.of(domain, split="valid", settings=settings.validation, seed=settings.seed, index=index))
+        Slot(spec=EpisodeSpec.of(domain, split=split, settings=settings.validation, seed=settings.seed, index=index))
         for index in range(settings.validation_episodes)
     )
 

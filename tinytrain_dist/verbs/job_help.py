@@ -9,7 +9,7 @@ from tinytrain_dist.foundation.paths import resource_folder
 from tinytrain_dist.verbs.job_config import JobConfig
 
 
-def job_help(verb: str, what: str, *, sections: tuple[str, ...] = ()) -> str:
+def job_help(verb: str, what: str, *, sections: tuple[str, ...] = (), example: str = "experiment=quickstart") -> str:
     """Return the help of ``verb``; ``sections`` limits the keys shown (empty: all)."""
     names = sorted(path.stem for path in (resource_folder("conf") / "experiment").glob("*.yaml"))
     keys = asdict(JobConfig())
@@ -22,7 +22,7 @@ def job_help(verb: str, what: str, *, sections: tuple[str, ...] = ()) -> str:
     return (
         f"usage: tinytrain {verb} [experiment=NAME] [key=value ...]\n\n{what}\n\n"
         f"experiments: {', '.join(names)}\n\nkeys and their defaults:\n" + "\n".join(lines) + "\n\n"
-        f"example:\n  tinytrain {verb} experiment=quickstart"
+        f"example:\n  tinytrain {verb} {example}"
     )
 
 

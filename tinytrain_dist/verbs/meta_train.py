@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.logs import start_logging
-from tinytrain_dist.foundation.progress import say
-from tinytrain_dist.metatraining.training import MetaTrainResult, meta_train
+from tinytrain_dist.metatraining.stage import TrainingResult
+from tinytrain_dist.metatraining.training import meta_train
 from tinytrain_dist.verbs.compose import command_line, compose_job, output_root
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
-from tinytrain_dist.verbs.settings_of import executor_settings, meta_train_settings
+from tinytrain_dist.verbs.pretrain import run_pretraining
+from tinytrain_dist.verbs.settings_of import executor_settings, meta_train_settings, pretrain_settings
+from tinytrain_dist.verbs.training_words import say_result
 
-SECTIONS = ("seed", "run", "data", "backbone", "meta_train", "executor")
+SECTIONS = ("seed", "run", "data", "backbone", "pretrain", "meta_train", "executor")
+PRETRAIN = "pretrain"
+"""Value of ``meta_train.initial_weights`` that names no file."""
 
 
 def main(argv: list[str]) -> ExitCode:
@@ -32,9 +37,13 @@ def main(argv: list[str]) -> ExitCode:
     return ExitCode.DONE
 
 
-def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: str | None = None) -> MetaTrainResult:
-    """Run (or reuse) the meta-training of ``config`` and say what it reached on held-out classes."""
+def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: str | None = None) -> TrainingResult:
+    """Run (or reuse) the meta-training of ``config``, the pre-training before it if it asks for one."""
     settings = meta_train_settings(config)
+    if settings.initial_weights == PRETRAIN:
+        pretrain_settings(config)  # what is wrong with it is said before anything starts
+        before = run_pretraining(config, root=root, command=command)
+        settings = replace(settings, initial_weights=str(before.weights_path))
     result = meta_train(
         settings,
         root=root,
@@ -43,9 +52,5 @@ def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: st
         executor=executor_settings(config.executor),
         command=command,
     )
-    how = "was there already and is reused" if result.reused else f"trained in {result.seconds:.0f} s"
-    say(f"{result.run_folder.name}: {settings.backbone}, {result.num_rounds} rounds, {how}")
-    for name, score in result.validation.items():
-        interval = f"{100 * score.accuracy:.1f} +- {100 * score.half_width:.1f} %"
-        say(f"  held-out classes of {name}: {interval} ({settings.validation_way}-way {settings.validation_shot}-shot)")
+    say_result(result, settings)
     return result

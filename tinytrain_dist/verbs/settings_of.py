@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings, check_rate
 from tinytrain_dist.costs.schemes import find_scheme
@@ -12,11 +12,12 @@ from tinytrain_dist.data.domain import SplitName
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.execution.settings import ExecutorSettings
 from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.metatraining.pretrain_settings import PretrainSettings
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.reporting.wandb_run import MODES, Mode
 from tinytrain_dist.simulation.rate_search import RateGrid
 from tinytrain_dist.simulation.settings import DispatchSettings, SimulationSettings
-from tinytrain_dist.verbs.job_config import ExecutorConfig, JobConfig
+from tinytrain_dist.verbs.job_config import ExecutorConfig, JobConfig, MetaTrainConfig, PretrainConfig
 
 AUTO = "auto"
 
@@ -86,20 +87,34 @@ def _rate(config: JobConfig) -> float:
 
 def meta_train_settings(config: JobConfig) -> MetaTrainSettings:
     """Return the meta-training a configuration asks for."""
-    values = asdict(config.meta_train)
-    names, weights = values.pop("domains"), values.pop("domain_weights")
-    weights = [1.0] * len(names) if weights is None else weights
-    if len(weights) != len(names):
-        raise ConfigError(f"meta_train.domain_weights: found {len(weights)} numbers; allowed: one per domain ({names})")
+    values = _stage_values("meta_train", config.meta_train)
     for key in ("way", "shot", "query"):
         values[key] = _range(f"meta_train.{key}", values[key])
     return MetaTrainSettings(
+        backbone=config.backbone.name, resolution=config.backbone.resolution, seed=config.seed, **values
+    )
+
+
+def pretrain_settings(config: JobConfig) -> PretrainSettings:
+    """Return the pre-training a configuration asks for."""
+    return PretrainSettings(
         backbone=config.backbone.name,
         resolution=config.backbone.resolution,
-        domains=tuple(zip(names, weights, strict=True)),
         seed=config.seed,
-        **values,
+        **_stage_values("pretrain", config.pretrain),
     )
+
+
+def _stage_values(section: str, config: MetaTrainConfig | PretrainConfig) -> dict[str, Any]:
+    """Return a training section's values with each domain beside its weight."""
+    values = asdict(config)
+    names, weights = values.pop("domains"), values.pop("domain_weights")
+    weights = [1.0] * len(names) if weights is None else weights
+    if len(weights) != len(names):
+        raise ConfigError(f"{section}.domain_weights: found {len(weights)} numbers; allowed: one per domain ({names})")
+    values["domains"] = tuple(zip(names, weights, strict=True))
+    values["validation_domains"] = tuple(values["validation_domains"])
+    return values
 
 
 def _range(key: str, value: list[int]) -> tuple[int, int]:

@@ -1,0 +1,87 @@
+"""``Replica``: a worker's copy of the network, overwritten by every call; no call depends on an earlier one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tinytrain_dist.backbones.flat_state import FlatState, flat_to_state, join_tensors, named_tensors
+from tinytrain_dist.backbones.head import accuracy
+from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.metatraining.episode_tensors import EpisodeTensors, episode_logits, load_slot
+from tinytrain_dist.metatraining.slots import Slot
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SlotResult:
+    """What one slot gives the learner.
+
+    Attributes
+    ----------
+    update
+        float32 [flat_size], laid out as the flat weights: the loss' gradient at every weight, and at the running
+        statistics the batch mean and (unbiased) batch variance of the slot, which are no gradients.
+    head_gradient
+        Gradient of the head, float32 [n].
+    loss, accuracy
+        Of the slot's images.
+    """
+
+    update: FlatState
+    head_gradient: FlatState
+    loss: float
+    accuracy: float
+
+
+class Replica:
+    """Network of one worker.
+
+    Parameters
+    ----------
+    backbone, resolution
+        Registered name, and the pixels of its images.
+    roots
+        Folders with the user's own domains.
+    """
+
+    def __init__(self, backbone: str, resolution: int, roots: tuple[str, ...] = ()) -> None:
+        self.resolution, self.roots = resolution, roots
+        self.backbone = build_backbone(backbone, resolution=resolution)
+        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for layer in self.backbone.graph.layers:
+            # with momentum 1 the running statistics after a pass ARE the batch statistics
+            self.backbone.unit(layer.index).norm.momentum = 1.0
+
+    def load_for_training(self, weights: FlatState) -> None:
+        """Take over ``weights`` and forget all gradients."""
+        flat_to_state(self.backbone, weights)
+        self.backbone.train().zero_grad(set_to_none=True)
+
+    def result(self, *, loss: Tensor, head: Tensor, accuracy: float) -> SlotResult:
+        """Differentiate ``loss`` and return everything the learner needs."""
+        torch.autograd.backward(loss)
+        assert head.grad is not None
+        return SlotResult(
+            update=self._update(), head_gradient=head.grad.numpy().copy(), loss=float(loss.detach()), accuracy=accuracy
+        )
+
+    @torch.inference_mode()
+    def evaluate(self, weights: FlatState, slot: Slot) -> float:
+        """Return the query accuracy of one episode, normalised by the running statistics."""
+        flat_to_state(self.backbone, weights)
+        self.backbone.eval()
+        episode = self.load(slot)
+        return accuracy(episode_logits(self.backbone, episode, torch.tensor(1.0)), episode.labels)
+
+    def load(self, slot: Slot) -> EpisodeTensors:
+        """Return the tensors of an episode."""
+        return load_slot(slot, resolution=self.resolution, roots=self.roots)
+
+    def _update(self) -> FlatState:
+        tensors = named_tensors(self.backbone)
+        for name, parameter in self.backbone.named_parameters():
+            assert parameter.grad is not None, f"{name} took no part in the loss"
+            tensors[name] = parameter.grad
+        return join_tensors(self.backbone.graph, tensors)
