@@ -37,6 +37,8 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path, *words: str, code: E
         ("finetune.iteratons=1", ExitCode.USAGE, "did you mean 'finetune.iterations'"),
         ("experiment=quikstart", ExitCode.USAGE, "unknown experiment 'quikstart'"),
         ("methods=[none,tinytrian]", ExitCode.USAGE, "unknown method 'tinytrian'; did you mean 'tinytrain'"),
+        ("methods=[none,layer_alone_99]", ExitCode.USAGE, "'layer_alone_99': unknown layer; mobilenet_v2_w0.1 has layers"),
+        ("methods=[none,layer_alone_2_top]", ExitCode.USAGE, "raise selection.inspect_blocks"),
         ("selection.criterion=fisher_onyl", ExitCode.USAGE, "did you mean 'fisher_only'"),
         (
             "devices.names=[stm32f764]",

@@ -43,30 +43,40 @@ def main(argv: list[str]) -> ExitCode:
         return ExitCode.DONE
     start_logging()
     config = compose_job(argv)
-    root, mode, executor = output_root(config), wandb_mode(config), executor_settings(config.executor)
+    root, executor = output_root(config), executor_settings(config.executor)
+    wandb_mode(config)
     settings = checked_settings(config)
-    command = command_line("simulate", argv)
     make_folder(root)
     with cluster(executor):
-        settings = replace(settings, weights=initial_weights(config, root=root, command=command))
-        settings, found = with_searched_rate(config, settings, root=root, command=command)
-        result = simulate(
-            settings,
-            root=root,
-            run_id=config.run.id,
-            force_new=config.run.force_new,
-            executor=executor,
-            config=config_document(config) | {"command": command} | found,
-        )
-    _say_what_ran(result)
+        result = simulated(config, settings, root=root, command=command_line("simulate", argv))
+    say_what_ran(result)
+    print(render_table(comparison_table(open_run(result.folder))))
+    print(f"run directory: {result.folder}\npage: {publish(config, result)}")
+    return result.exit_code
+
+
+def simulated(config: JobConfig, settings: SimulationSettings, *, root: Path, command: str) -> SimulationResult:
+    """Run (or complete) one simulation in ``root``: its initial weights first, then its learning rate, then itself."""
+    settings = replace(settings, weights=initial_weights(config, root=root, command=command))
+    settings, found = with_searched_rate(config, settings, root=root, command=command)
+    return simulate(
+        settings,
+        root=root,
+        run_id=config.run.id,
+        force_new=config.run.force_new,
+        executor=executor_settings(config.executor),
+        config=config_document(config) | {"command": command} | found,
+    )
+
+
+def publish(config: JobConfig, result: SimulationResult) -> Path:
+    """Write the run's page and, where anything was computed, its W&B run; returns the page's path."""
     run = open_run(result.folder)
     page = write_page(run)
-    print(render_table(comparison_table(run)))
     if result.computed:  # a run that was there already is in W&B already
         to = config.wandb
-        log_to_wandb(run, mode=mode, project=to.project, group=to.group, entity=to.entity)
-    print(f"run directory: {result.folder}\npage: {page}")
-    return result.exit_code
+        log_to_wandb(run, mode=wandb_mode(config), project=to.project, group=to.group, entity=to.entity)
+    return page
 
 
 def checked_settings(config: JobConfig) -> SimulationSettings:
@@ -111,7 +121,8 @@ def initial_weights(config: JobConfig, *, root: Path, command: str) -> Path | No
     return given_weights(config)
 
 
-def _say_what_ran(result: SimulationResult) -> None:
+def say_what_ran(result: SimulationResult) -> None:
+    """Say how much of the run was computed by this command."""
     if result.computed == 0:
         say(f"{result.folder.name}: all {result.reused} tasks were there already; nothing was computed again")
     else:
