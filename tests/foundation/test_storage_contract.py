@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import uuid
@@ -22,11 +23,17 @@ ODD_NAMES = ["a b", "ü", "a%20b", "q?x", "a+b", "a#b", "~t", "deep/er/still/x.p
 ESCAPES = ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "a/.", "a\\b", "a\0b", ".x.tmp"]
 
 
-@pytest.fixture(params=["local", "s3"])
+SERVICE = "TINYTRAIN_TEST_STORAGE"  # a folder such as gs://bucket/tests: the same tests against a real service
+KINDS = ["local", "s3", *(["service"] if SERVICE in os.environ else [])]
+
+
+@pytest.fixture(params=KINDS)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """Give an empty storage of each kind."""
     if request.param == "local":
         return open_storage(tmp_path / "run")
+    if request.param == "service":
+        return open_storage(os.environ[SERVICE]).below(f"{uuid.uuid4().hex}/run")
     return open_storage(f"{request.getfixturevalue('s3_bucket')}/some/run")
 
 
