@@ -110,7 +110,7 @@ def rank_correlation(scores: Sequence[float], gains: Sequence[float]) -> float |
 def _graph(run: RunResults) -> LayerGraph:
     found = run.select("SELECT DISTINCT backbone, resolution, checkpoint FROM stored WHERE method LIKE 'layer_alone_%'")
     if len(found) != 1:
-        raise StorageError(f"{run.path}: rank correlations need rows of layer_alone_<layer> of one network")
+        raise StorageError(f"{run.location}: rank correlations need rows of layer_alone_<layer> of one network")
     return layer_graph(found[0]["backbone"], found[0]["resolution"])
 
 
@@ -126,9 +126,9 @@ def _tasks(run: RunResults) -> dict[str, _Task]:
 
 def _deltas(run: RunResults) -> dict[str, dict[int, Sequence[float]]]:
     """Return task -> layer -> Delta of its channels, as the run stored them."""
-    files = sorted(str(path) for path in (run.path / "fisher").glob("*.parquet"))
+    files = [str(path) for path in run.folder.files("fisher")]
     if not files:
-        raise StorageError(f"{run.path / 'fisher'}: no Fisher information is stored; add a quarter or tinytrain to it")
+        raise StorageError(f"{run.location}/fisher: no Fisher information is stored; add a quarter or tinytrain to it")
     (row,) = run.select("SELECT DISTINCT checkpoint FROM stored WHERE method LIKE 'layer_alone_%'")
     found: dict[str, dict[int, Sequence[float]]] = defaultdict(dict)
     for stored in run.select(_DELTAS, [files, row["checkpoint"]]):
