@@ -64,4 +64,5 @@ def write_side_files(folder: Path, rows: list[Row]) -> None:
         ]  # fmt: skip
         for name, values in (("curves", curves), ("fisher", fisher)):
             (folder / name).mkdir(exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(values), folder / name / f"{number:04d}.parquet")
+            if values:
+                pq.write_table(pa.Table.from_pylist(values), folder / name / f"{number:04d}.parquet")

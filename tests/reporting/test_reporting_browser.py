@@ -1,20 +1,30 @@
-"""The page in a real browser: nothing on the console, charts drawn, hostile names inert, readable on a phone."""
+"""The page in a real browser: nothing on the console, every chart drawn, every filter changes what is shown."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-from test_reporting_page import HOSTILE, hostile_rows
+from synthetic_page import HOSTILE, hostile_rows, page_rows, write_side_files
+from synthetic_run import failed_row, write_run
 
+from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.page import write_page
+from tinytrain_dist.reporting.pareto import choices
 from tinytrain_dist.reporting.runs import open_run
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+CHROMIUM = Path(os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+CHARTS = (
+    "devices", "front-energy", "front-time", "front-memory", "spread", "curves", "phases-time", "phases-energy",
+    "plans", "fisher",
+)  # fmt: skip
+TABLES = ("devices-table", "domains-table", "fits-table", "troubles-table")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"no Chromium at {CHROMIUM} (set CHROMIUM)"),
@@ -30,46 +40,171 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-def opened(browser: Browser, path: Path, *, width: int) -> tuple[Page, list[str]]:
-    """Open the page and collect what a reader's console would show, and every request that left the file."""
-    page, complaints = browser.new_page(viewport={"width": width, "height": 800}), []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
-    page.goto(path.as_uri())
-    page.wait_for_selector("#chart-domains .main-svg", state="attached")
-    return page, complaints
+@pytest.fixture(scope="module")
+def full_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run that has everything: three devices, two domains, curves, potentials, a failure."""
+    devices = ("stm32f746", "raspberry-pi-zero-2", "jetson-nano")
+    rows = page_rows(num_tasks=8, devices=devices)
+    for row in rows:
+        if row["method"] == "tinytrain":  # the device's budget decides what is updated, and so the accuracy
+            place = devices.index(row["device"])
+            row["accuracy_after"] -= 0.02 * (2 - place)
+            row |= {"plan_channels": [4 + 8 * place] * 3, "plan_hash": f"plan-{place}"}
+    rows.append(failed_row("timeout", "no answer", task_id="bad", method="tinytrain", variant="tinytrain-1"))
+    path = write_run(tmp_path_factory.mktemp("page") / "run", rows)
+    write_side_files(path, rows)
+    return write_page(open_run(path))
+
+
+class Opened:
+    """A page in a tab, with what a reader's console would show and every request that left the file."""
+
+    def __init__(self, browser: Browser, path: Path, *, width: int = 1280) -> None:
+        self.page: Page = browser.new_page(viewport={"width": width, "height": 800})
+        self.complaints: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda r: self.complaints.append(r.url) if r.url.startswith("http") else None)
+        self.page.goto(path.as_uri())
+        self.drawn()
+
+    def drawn(self) -> None:
+        self.page.wait_for_selector("body[data-drawn]")
+
+    def shown(self) -> dict[str, str]:
+        """What every chart and table shows, as text."""
+        charts = {name: f"JSON.stringify(document.getElementById('chart-{name}').data)" for name in CHARTS}
+        tables = {name: f"document.getElementById('{name}').innerText" for name in TABLES}
+        parts = ", ".join(f"'{name}': {part}" for name, part in (charts | tables).items())
+        return dict(self.page.evaluate(f"({{{parts}}})"))
+
+    def close(self) -> None:
+        self.page.close()
+        assert self.complaints == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_charts_are_drawn_without_a_word_or_a_request(browser: Browser, make_run: MakeRun, width: int) -> None:
-    page, complaints = opened(browser, write_page(open_run(make_run())), width=width)
-    assert complaints == []
-    assert page.locator("#chart-cost-energy .scatterlayer .trace").count() == 4
-    assert page.locator("#chart-domains .boxlayer .trace").count() == 5
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.close()
+def test_every_chart_is_drawn_without_a_word_or_a_request(browser: Browser, full_page: Path, width: int) -> None:
+    tab = Opened(browser, full_page, width=width)
+    for name in CHARTS:
+        chart = tab.page.locator(f"#chart-{name}")
+        marks = chart.locator(".main-svg .trace, .main-svg .bars .point, .main-svg .hm image")
+        assert chart.locator(".main-svg").count() > 0 and marks.count() > 0, name
+        title = tab.page.locator(f"#title-{name}").inner_text()
+        assert len(title.split()) > 5 and title != "Nothing to draw", name
+        layout = tab.page.evaluate(f"document.getElementById('chart-{name}').layout")
+        titles = [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
+        assert any("(" in text for text in titles), name
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.page.locator("#devices-table tbody tr").count() == 1 + 4 * 3
+    tab.close()
 
 
-def test_choosing_a_device_redraws(browser: Browser, make_run: MakeRun) -> None:
-    page, complaints = opened(browser, write_page(open_run(make_run())), width=1280)
-    tick = "document.querySelector('#chart-cost-latency .scatterlayer .trace path.point').getAttribute('transform')"
-    marks = "document.getElementById('chart-cost-latency').data[0].x[0]"
-    before = page.evaluate(marks)
-    page.select_option("#device", label="stm32f746")
-    assert page.evaluate(marks) != before
-    assert page.evaluate(tick)
-    assert complaints == []
-    page.close()
+def test_each_filter_changes_every_chart_and_table(browser: Browser, full_page: Path) -> None:
+    tab = Opened(browser, full_page)
+    everything = tab.shown()
+    assert set(everything) == {*CHARTS, *TABLES}
+    device = tab.page.locator("#filter-device")
+    for choose in (
+        lambda: device.select_option(label="jetson-nano"),
+        lambda: tab.page.locator("#filter-domain").select_option(label="glyphs"),
+        lambda: tab.page.get_by_label("tinytrain", exact=True).uncheck(),
+    ):
+        choose()
+        tab.drawn()
+        shown = tab.shown()
+        assert [name for name in shown if shown[name] == everything[name]] == []
+        tab.page.get_by_role("button", name="Show everything").click()
+        tab.drawn()
+        assert tab.shown() == everything
+    tab.close()
+
+
+def test_figures_on_the_page_are_those_of_the_tables_of_the_planner(browser: Browser, full_page: Path) -> None:
+    rows = comparison_table(open_run(full_page.parent))
+    tab = Opened(browser, full_page)
+    for name, cost, scale in (("energy", "energy", 1e-3), ("time", "latency", 1e-3), ("memory", "memory", 2**-10)):
+        tab.page.evaluate(f"document.getElementById('numbers-front-{name}').open = true")
+        tab.page.wait_for_selector(f"#table-front-{name} tbody tr")
+        cells = tab.page.locator(f"#table-front-{name} tbody tr").evaluate_all(
+            "rows => rows.map(row => [...row.children].map(cell => cell.textContent))"
+        )
+        found = {(cell[0], cell[1]): (cell[-1], float(cell[2]), float(cell[3].replace(",", ""))) for cell in cells}
+        planned = choices(rows, cost)
+        assert len(planned) == 4 * 3 - 1 and any(choice.on_front for choice in planned)
+        for choice in planned:
+            place, accuracy, value = found[choice.device, choice.label]
+            assert place == ("knee" if choice.knee else "front" if choice.on_front else "")
+            assert accuracy == pytest.approx(100 * choice.accuracy_mean, abs=0.051)
+            assert value == pytest.approx(choice.value * scale, rel=6e-3)
+    tab.close()
+
+
+def test_the_keyboard_reaches_and_works_the_filters(browser: Browser, full_page: Path) -> None:
+    tab = Opened(browser, full_page)
+    keyboard, active = (
+        tab.page.keyboard,
+        "document.activeElement.id || document.activeElement.parentElement.innerText.trim()",
+    )
+    before = tab.shown()
+    keyboard.press("Tab")
+    assert tab.page.evaluate("document.activeElement.className") == "skip"
+    keyboard.press("Enter")
+    reached = []
+    for _ in range(8):
+        keyboard.press("Tab")
+        reached.append(tab.page.evaluate(active))
+    assert reached[:3] == ["filter-domain", "filter-device", "filter-reset"]
+    assert reached[3:] == ["raw_pixels", "none", "last_layer", "full_train", "tinytrain"]
+    keyboard.press("Space")
+    tab.drawn()
+    assert tab.page.locator("#shown").inner_text() == "Shown: all domains, all devices, 4 methods of 5."
+    assert tab.shown() != before
+    assert tab.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    tab.close()
+
+
+def test_paper_shows_everything(browser: Browser, full_page: Path) -> None:
+    tab = Opened(browser, full_page)
+    tab.page.set_viewport_size({"width": 700, "height": 990})
+    tab.page.emulate_media(media="print")
+    tab.page.wait_for_selector("#numbers-devices[open]")
+    tab.drawn()
+    assert tab.page.locator("details:not([open])").count() == 0
+    cut = "[...document.querySelectorAll('.scroll, .chart, pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert tab.page.evaluate(cut) == 0
+    assert tab.page.locator("#shown").is_visible() and tab.page.locator("#table-fisher tbody tr").count() == 6
+    tab.page.emulate_media(media="screen")
+    tab.page.wait_for_selector("#numbers-devices:not([open])", state="attached")
+    tab.close()
 
 
 def test_hostile_names_do_nothing_but_are_shown(browser: Browser, make_run: MakeRun) -> None:
-    page, complaints = opened(browser, write_page(open_run(make_run(hostile_rows(), run_id=HOSTILE))), width=1280)
-    page.select_option("#device", index=0)
-    page.wait_for_timeout(200)
-    assert page.evaluate("window.hacked") is None
-    assert complaints == []
-    assert page.locator("img").count() == 0
-    assert page.locator("h1").inner_text() == HOSTILE
-    assert "<script>window.hacked" in page.locator("#chart-cost-energy").inner_text()
-    page.close()
+    tab = Opened(browser, write_page(open_run(make_run(hostile_rows(), run_id=HOSTILE))))
+    device = tab.page.locator("#filter-device option").all_inner_texts().index(HOSTILE)
+    tab.page.locator("#filter-device").select_option(index=device)
+    tab.drawn()
+    tab.page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    tab.page.wait_for_selector("#table-devices tbody tr")
+    assert tab.page.evaluate("window.hacked") is None
+    assert tab.page.locator("img").count() == 0
+    assert tab.page.locator("h1").inner_text() == HOSTILE
+    assert "<script>window.hacked" in tab.page.locator("#chart-front-energy").inner_text()
+    assert HOSTILE in tab.page.locator("#troubles-table").inner_text()
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[failed_row(), failed_row(method="tinytrain", device="other")], page_rows(num_tasks=1, methods=("raw_pixels",)),
+     page_rows(num_tasks=1, devices=("only",), domains=("signs",))],
+    ids=["only failures", "no network", "one task, one device"],
+)  # fmt: skip
+def test_a_run_with_little_shows_what_there_is(browser: Browser, make_run: MakeRun, rows: list[dict[str, Any]]) -> None:
+    tab = Opened(browser, write_page(open_run(make_run(rows))))
+    assert tab.page.locator("#devices-table tbody tr").count() >= 1
+    assert (
+        "NaN" not in tab.page.locator("body").inner_text() and "undefined" not in tab.page.locator("body").inner_text()
+    )
+    assert "No learning curves were stored" in tab.page.locator("#chart-curves").inner_text()
+    tab.close()
