@@ -5,14 +5,16 @@ Times are processor time relative to a reference kernel (``measuring/timing.py``
 drifts over minutes by more than the model's error, so rows to calibrate on and times to predict are measured in turns.
 
 nice python benchmarks/host_chain.py --out host_chain            # again: continues, or prints from what is there
+python benchmarks/host_chain.py --out new --reuse host_chain     # measures nothing: its times, today's counts and forms
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,19 +27,21 @@ from scipy.stats import spearmanr
 
 from tinytrain_dist.costs.adapter_latency import adapter_optimizer_ms, adapter_pass
 from tinytrain_dist.costs.fit import stored_parameter_bytes
-from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, optimizer_step_ms, transfer_ms
+from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, optimizer_step_ms
+from tinytrain_dist.costs.latency import load_ms as loading_ms
 from tinytrain_dist.costs.macs import plan_macs
+from tinytrain_dist.costs.measurements import OPERATION_COLUMNS
+from tinytrain_dist.costs.phase_amounts import FURTHER
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.static_plans import STATIC_METHODS, static_plan
 from tinytrain_dist.foundation.seeding import generator_of
-from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
 from tinytrain_dist.measuring.cases import Case
 from tinytrain_dist.measuring.design import designed_cases, random_plan
 from tinytrain_dist.measuring.measurement import measure
-from tinytrain_dist.measuring.row_file import read_rows, write_rows
+from tinytrain_dist.measuring.row_file import COLUMNS, cell, read_rows, write_rows
 from tinytrain_dist.measuring.settings import MeasureSettings
 from tinytrain_dist.measuring.step_cases import StepCases
 from tinytrain_dist.verbs.calibrate_job import calibrate_files
@@ -62,19 +66,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for rows and profile")
     parser.add_argument("--quick", action="store_true", help="the one-minute measurement to calibrate on")
+    parser.add_argument("--reuse", type=Path, metavar="FOLDER", help="measure nothing: times of an earlier --out")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     settings = MeasureSettings().quick() if options.quick else MeasureSettings()
     with tempfile.TemporaryDirectory(dir=options.out) as scratch:
         designed = designed_cases(settings, Path(scratch))
         questions = [*random_plans(settings), *methods(settings, Path(scratch))]
-        measure(options.out / "all.csv", settings=settings, cases=in_turns(designed, questions))
-    rows = read_rows(options.out / "all.csv")
+        cases = in_turns(designed, questions)
+        if options.reuse is None:
+            measure(options.out / "all.csv", settings=settings, cases=cases)
+    rows = read_rows(options.out / "all.csv") if options.reuse is None else recounted(options.reuse / "all.csv", cases)
     known = {case.key for case in designed}
     write_rows(options.out / "rows.csv", [row for row in rows if (row["phase"], row["model"]) in known])
     calibrate_files([options.out / "rows.csv"], [], out=options.out, siblings=False)
     profile = load_profile(settings.profile, [options.out])
-    report(questions, profile, {(row["phase"], row["model"]): float(row["latency_ms"]) for row in rows})
+    times = {(row["phase"], row["model"]): float(row["latency_ms"]) for row in rows}
+    report([question for question in questions if question.case.key in times], profile, times)
+
+
+def recounted(path: Path, cases: Iterable[Case]) -> list[dict[str, str]]:
+    """Return the rows of ``path`` that belong to ``cases``, their times with the counts of today."""
+    amounts = {case.key: case.amounts for case in cases}
+    with path.open(newline="", encoding="utf-8") as stream:
+        stored = [row for row in csv.DictReader(stream) if (row["phase"], row["model"]) in amounts]
+    print(f"{path}: {len(stored)} rows, {len(amounts)} cases")
+    return [
+        {name: row.get(name, "") for name in COLUMNS}
+        | {
+            name: cell(amounts[row["phase"], row["model"]].get(name, 0.0), digits=12)
+            for name in (*OPERATION_COLUMNS, *FURTHER)
+        }
+        for row in stored
+    ]
 
 
 def in_turns(designed: Sequence[Case], questions: Sequence[Question]) -> list[Case]:
@@ -169,7 +193,7 @@ def optimizer_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile) ->
 def load_ms(graph: LayerGraph, profile: DeviceProfile) -> float:
     """Return the predicted time to load a network."""
     empty = UpdatePlan(backbone=graph.name)
-    return transfer_ms(stored_parameter_bytes(layer_graph(graph.name, graph.resolution), profile, empty), profile)
+    return loading_ms(graph, empty, profile, stored_bytes=stored_parameter_bytes(graph, profile, empty))
 
 
 def report(questions: Sequence[Question], profile: DeviceProfile, measured: dict[tuple[str, str], float]) -> None:

@@ -11,14 +11,17 @@ from tinytrain_dist.costs.latency import image_pass, optimizer_step_ms
 from tinytrain_dist.costs.measured_plan_times import measured_optimizer, measured_weight_grads
 from tinytrain_dist.costs.phase_amounts import AMOUNTS
 from tinytrain_dist.costs.plan_arrays import plan_arrays
+from tinytrain_dist.costs.price_table import price_table
+from tinytrain_dist.costs.pricing import price
 from tinytrain_dist.costs.profile_files import load_profile
+from tinytrain_dist.costs.workload import Workload
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, side_channels
 
 GRAPH = layer_graph("mcunet", 64)
 COEFFICIENTS = {name: 0.1 * (place + 1) for place, name in enumerate(AMOUNTS)}
 PROFILE = load_profile("raspberry_pi_4b").model_copy(
-    update={"phases": {"weight_grad": COEFFICIENTS, "optimizer": COEFFICIENTS, "input_grad": COEFFICIENTS}}
+    update={"phases": dict.fromkeys(("weight_grad", "optimizer", "input_grad", "load"), COEFFICIENTS)}
 )
 
 
@@ -48,3 +51,17 @@ def test_many_plans_cost_what_each_costs(many: list[UpdatePlan]) -> None:
     for optimizer, words in (("adam", 1.0), ("sgd", 1 / 3)):
         steps = [optimizer_step_ms(GRAPH, plan, PROFILE, optimizer=optimizer) for plan in many]
         assert measured_optimizer(GRAPH, arrays, COEFFICIENTS, words=words) == pytest.approx(steps)
+
+
+@settings(max_examples=10, deadline=None)
+@given(plans())
+def test_a_table_of_measured_phases_is_the_single_price(plan: UpdatePlan) -> None:
+    """Loading included: a file of its own takes a fixed time and one per parameter."""
+    work = Workload(support_size=5, iterations=2)
+    cells = {"plan": np.zeros(1, np.int64), "device": np.zeros(1, np.int64)}
+    table = price_table(GRAPH, cells, plans=plan_arrays(GRAPH, [plan]), profiles=[PROFILE], workload=work)
+    single = price(GRAPH, plan, PROFILE, work)
+    loading = (COEFFICIENTS["passes"] + COEFFICIENTS["weights"] * GRAPH.parameters) / 1e6
+    assert single.load_ms == pytest.approx(loading)
+    for name in ("load_ms", "training_ms", "latency_ms", "latency_low_ms", "latency_high_ms"):
+        assert table[name][0] == pytest.approx(getattr(single, name)), name

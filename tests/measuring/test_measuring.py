@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,13 @@ from tinytrain_dist.cli import main
 from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, optimizer_step_ms
 from tinytrain_dist.costs.measured_phases import fit_amounts, fit_measured_phases
 from tinytrain_dist.costs.measurements import Measurement, read_measurements
-from tinytrain_dist.costs.phase_amounts import AMOUNTS, MEASURED_PHASES, nanoseconds, weight_grad_amounts
+from tinytrain_dist.costs.phase_amounts import (
+    AMOUNTS,
+    MEASURED_PHASES,
+    amounts_of,
+    nanoseconds,
+    weight_grad_amounts,
+)
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, ProfileError
@@ -107,7 +114,7 @@ def with_made_up_times(path: Path, *, coefficients: dict[str, float]) -> Path:
     for scale, family in ((1.0, "a"), (1.7, "b"), (2.9, "c")):
         for row in rows:
             counts = {name: float(row[name] or 0) * (scale if name != "passes" else 1) for name in AMOUNTS}
-            ns = nanoseconds(coefficients, counts)
+            ns = max(nanoseconds(coefficients, counts), 1.0)  # loading counts nothing of some forms
             cells = {name: repr(value) for name, value in counts.items()}
             model = f"{family}-{row['model']}"
             made.append(row | cells | {"family": family, "model": model, "latency_ms": repr(ns / 1e6)})
@@ -168,6 +175,20 @@ def test_a_form_is_found_again(measured: Path) -> None:
     predicted = np.array([values @ [row.amount(name) for name in AMOUNTS] for row in own])
     assert predicted == pytest.approx([row.latency_ms * 1e6 for row in own], rel=0.02)
     assert (values >= 0).all()
+
+
+def test_loading_has_a_form_of_its_own_once_whole_networks_were_loaded(measured: Path) -> None:
+    rows = [row for row in read_measurements(measured) if row.phase == "load"]
+    made = [
+        replace(
+            row, family=family, latency_ms=4.0 + 9e-6 * weights, operations=replace(row.operations, weights=weights)
+        )
+        for row in rows
+        for family in ("a", "b")
+        for weights in (300e3, 370e3, 475e3)
+    ]
+    values = fit_amounts(made, amounts_of("load"))
+    assert values == pytest.approx([4e6, 9.0])
 
 
 def test_few_rows_are_left_to_the_single_factors(measured: Path) -> None:

@@ -17,9 +17,10 @@ from tinytrain_dist.costs.phase_amounts import (
     chain_amounts,
     fisher_amounts,
     input_grad_amounts,
-    layer_amounts,
+    load_amounts,
     nanoseconds,
     optimizer_amounts,
+    update_amounts,
     weight_grad_amounts,
 )
 from tinytrain_dist.costs.profiles import DeviceProfile
@@ -80,7 +81,7 @@ def input_grad_ms(layer: ConvLayer, profile: DeviceProfile) -> float:
 def weight_grad_ms(layer: ConvLayer, profile: DeviceProfile) -> float:
     """Return the time of the gradient of all weights of one layer for one image."""
     if "weight_grad" in profile.phases:
-        return _measured_ms(profile, "weight_grad", layer_amounts(layer))
+        return _measured_ms(profile, "weight_grad", update_amounts(layer))
     return layer_ms(layer, profile, cost_ratio=profile.weight_grad_cost_ratio)
 
 
@@ -140,6 +141,13 @@ def optimizer_step_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfil
         counts = optimizer_amounts(graph, plan)
         return _measured_ms(profile, "optimizer", counts | {"weights": share * counts["weights"]})
     return updated_weights(plan, graph) * share * profile.optimizer_ns_per_weight / _NS_PER_MS
+
+
+def load_ms(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, *, stored_bytes: int) -> float:
+    """Return the time to load the network and the modules of ``plan``, ``stored_bytes`` in all."""
+    if "load" in profile.phases:
+        return _measured_ms(profile, "load", load_amounts(graph, plan))
+    return transfer_ms(stored_bytes, profile)
 
 
 def transfer_ms(num_bytes: int, profile: DeviceProfile) -> float:

@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
 from tinytrain_dist.costs.measurements import ELEMENT_BYTES, Measurement, rows_hash
-from tinytrain_dist.costs.phase_amounts import AMOUNTS, MEASURED_PHASES, TOTALS
+from tinytrain_dist.costs.phase_amounts import MEASURED_PHASES, TOTALS, amounts_of
 from tinytrain_dist.costs.phase_fit import macs_range
 
 FORM = "measured_phases"
 MIN_ROWS, MIN_FAMILIES, MIN_STEPS = 12, 2, 6
-"""Fewer rows of a phase, model families, or whole steps among them are left to the single factor of the phase."""
+"""Fewer rows of a phase, model families, or whole steps among them are left to the single factor of the phase; of
+``load``, which has no single layers, the whole ones are enough."""
 LAYER_WEIGHT = 0.05
 """Chosen by leave-family-out error of whole steps: single layers only settle what whole steps leave open."""
 FORWARD_AMOUNTS = (*TOTALS, "passes")
@@ -62,8 +63,8 @@ def fit_measured_phases(rows: Sequence[Measurement]) -> MeasuredPhases | None:
     for phase in MEASURED_PHASES:
         own = [row for row in rows if row.phase == phase and row.status == "measured"]
         if _is_enough(own):
-            found[phase] = _coefficients(own)
-            unseen[phase] = _unseen(own, AMOUNTS)
+            found[phase] = _coefficients(own, amounts_of(phase))
+            unseen[phase] = _unseen(own, amounts_of(phase))
     if not {"input_grad", "weight_grad"} <= set(found):
         return None
     used = [row for row in rows if row.phase in found]
@@ -85,7 +86,8 @@ def is_whole_step(row: Measurement) -> bool:
 
 def _is_enough(rows: Sequence[Measurement]) -> bool:
     steps = [row for row in rows if is_whole_step(row)]
-    return len(rows) >= MIN_ROWS and len({r.family for r in steps}) >= MIN_FAMILIES and len(steps) >= MIN_STEPS
+    num_rows = MIN_STEPS if all(row.phase == "load" for row in rows) else MIN_ROWS
+    return len(rows) >= num_rows and len({r.family for r in steps}) >= MIN_FAMILIES and len(steps) >= MIN_STEPS
 
 
 def fit_amounts(rows: Sequence[Measurement], names: Sequence[str]) -> Array:
@@ -118,9 +120,9 @@ def forward_fields(rows: Sequence[Measurement]) -> dict[str, float]:
     return {name: float(f"{value:.4g}") for name, value in fields.items()}
 
 
-def _coefficients(rows: Sequence[Measurement]) -> dict[str, float]:
-    values = fit_amounts(rows, AMOUNTS)
-    return {name: float(f"{value:.5g}") for name, value in zip(AMOUNTS, values, strict=True) if value > 0}
+def _coefficients(rows: Sequence[Measurement], names: Sequence[str]) -> dict[str, float]:
+    values = fit_amounts(rows, names)
+    return {name: float(f"{value:.5g}") for name, value in zip(names, values, strict=True) if value > 0}
 
 
 def _unseen(rows: Sequence[Measurement], names: Sequence[str]) -> dict[str, list[float]]:

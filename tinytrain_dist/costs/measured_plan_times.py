@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytrain_dist.costs.phase_amounts import layer_amounts, nanoseconds
+from tinytrain_dist.costs.phase_amounts import slice_counts
 from tinytrain_dist.costs.plan_arrays import Flags, Ints, PlanArrays
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 
 Floats = NDArray[np.float64]
 _NS_PER_MS = 1e6
-_PER_SHARE = ("macs_conv", "macs_pointwise", "macs_depthwise", "weights")
 
 
 def measured_weight_grads(graph: LayerGraph, plans: PlanArrays, coefficients: Mapping[str, float]) -> Floats:
@@ -24,30 +23,31 @@ def measured_weight_grads(graph: LayerGraph, plans: PlanArrays, coefficients: Ma
     for layer in graph.layers:
         index = layer.index
         weights, scale = plans.weights[:, index], plans.scale[:, index]
-        counts = layer_amounts(layer)
-        whole = nanoseconds(coefficients, counts)
-        per_share = nanoseconds(coefficients, {name: counts.get(name, 0.0) for name in _PER_SHARE})
         share = np.where(scale, 1.0, weights / layer.weights)
         computed = (weights > 0) | scale
-        total += computed * (whole - (1 - share) * per_share)
+        elements, gathered = _touched(layer, weights, plans.kept_inputs[:, index], scale)
+        counts = slice_counts(layer, share=share, elements=elements, gathered=gathered, partial=gathered > 0)
+        total += computed * sum(coefficients.get(name, 0.0) * values for name, values in counts.items())
         total += (summed[:, index] & ~computed) * coefficients.get("ops", 0.0)
         total += summed[:, index] * layer.output_elements * coefficients.get("activations_summed", 0.0)
-        gathered = _gathered(layer, weights, plans.kept_inputs[:, index], scale)
-        total += gathered * coefficients.get("activations_gathered", 0.0)
     return np.asarray(total / _NS_PER_MS, np.float64)
 
 
-def _gathered(layer: ConvLayer, weights: Ints, kept: Ints, scale: Flags) -> Ints:
-    """Return the elements copied to use some channels (``phase_amounts.gathered_elements``)."""
+def _touched(layer: ConvLayer, weights: Ints, kept: Ints, scale: Flags) -> tuple[Ints, Ints]:
+    """Return the elements a weight gradient reads, and those copied to use some channels (``update_amounts``)."""
+    whole = np.full_like(weights, layer.input_elements + layer.output_elements)
     if layer.groups > 1 and layer.channels_per_group > 1:
-        return np.zeros_like(weights)
+        return whole, np.zeros_like(weights)
     partial = (weights > 0) & (weights < layer.weights) & ~scale
-    inputs = kept // layer.in_size**2 * partial
+    inputs = kept // layer.in_size**2
     if layer.groups > 1:
-        return inputs * (layer.in_size**2 + layer.out_size**2)
+        touched = inputs * (layer.in_size**2 + layer.out_size**2)
+        return np.where(partial, touched, whole), touched * partial
     outputs = weights // (layer.channels_per_group * layer.kernel**2)
     by_input = inputs < layer.in_channels
-    return np.where(by_input, inputs * layer.in_size**2, outputs * layer.out_size**2) * partial
+    used_in, used_out = inputs * layer.in_size**2, outputs * layer.out_size**2
+    touched = np.where(by_input, used_in + layer.output_elements, layer.input_elements + used_out)
+    return np.where(partial, touched, whole), np.where(by_input, used_in, used_out) * partial
 
 
 def measured_optimizer(

@@ -20,6 +20,7 @@ from tinytrain_dist.costs.extrapolation import (
 )
 from tinytrain_dist.costs.fit import COUNTER_ERRORS, fixed_bytes
 from tinytrain_dist.costs.intervals import Spans, factors, spans
+from tinytrain_dist.costs.latency_forms import NS_PER_MS
 from tinytrain_dist.costs.lifetime import lifetime_totals
 from tinytrain_dist.costs.lifetime_graph import INT8_RUNTIME, RuntimeRules
 from tinytrain_dist.costs.macs import fisher_macs
@@ -155,7 +156,8 @@ def _device_columns(
     margin, verdict = profile.ram_bytes - peak, _verdict(profile, peak, flash)
     trains = (cells["iterations"] > 0) & ~features.empty[plan]
     phases, passes, macs = _phases(
-        cells, features, times, profile, workload, trains, stored=stored, missing=np.maximum(0, -margin)
+        cells, features, times, profile, workload, trains,
+        load_ms=_load_ms(graph, features, plan, profile, stored=stored), missing=np.maximum(0, -margin),
     )  # fmt: skip
     energies = phase_energies(phases, profile)
     per_byte = _ms_per_byte(profile)
@@ -177,6 +179,14 @@ def _device_columns(
 
 def _ms_per_byte(profile: DeviceProfile) -> float:
     return 0.0 if profile.storage_bandwidth_bytes_per_s == 0 else 1e3 / profile.storage_bandwidth_bytes_per_s
+
+
+def _load_ms(graph: LayerGraph, features: PlanFeatures, plan: Ints, profile: DeviceProfile, *, stored: Ints) -> Column:
+    measured = profile.phases.get("load")
+    if measured is None:
+        return np.asarray(stored * _ms_per_byte(profile))
+    parameters = (graph.parameters + features.module_weights + features.module_norms)[plan]
+    return np.asarray((measured.get("passes", 0.0) + parameters * measured.get("weights", 0.0)) / NS_PER_MS)
 
 
 def _standing(profile: DeviceProfile, trains: Flags) -> Column:
@@ -239,7 +249,7 @@ def _phases(
     workload: Workload,
     trains: Flags,
     *,
-    stored: Ints,
+    load_ms: Column,
     missing: Ints,
 ) -> tuple[PhaseTimes, Ints, Ints]:
     """Return the time of each phase, passes of a batch, MACs of the training phase; ``PhaseTimes`` holds vectors."""
@@ -254,7 +264,7 @@ def _phases(
     macs = features.forward_macs[plan]
     both = iterations * (images * (macs + features.backward_macs[plan]) + again * macs)
     phases: dict[str, Any] = {
-        "load_ms": stored * per_byte,
+        "load_ms": load_ms,
         "selection_ms": images * times.fisher_ms,
         "training_ms": np.where(trains, iterations * step, support * forward),
         "swap_ms": passes * (missing * per_byte),

@@ -20,7 +20,7 @@ from tinytrain_dist.costs.fit import (
     stored_parameter_bytes,
 )
 from tinytrain_dist.costs.intervals import factors, spans
-from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, optimizer_step_ms, transfer_ms
+from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, load_ms, optimizer_step_ms, transfer_ms
 from tinytrain_dist.costs.macs import Macs, fisher_macs, plan_macs
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
@@ -204,7 +204,7 @@ def phase_times(
     else:
         training = workload.support_size * forward
     return PhaseTimes(
-        load_ms=transfer_ms(stored_parameter_bytes(graph, profile, plan), profile),
+        load_ms=load_ms(graph, plan, profile, stored_bytes=stored_parameter_bytes(graph, profile, plan)),
         selection_ms=workload.step_images * fisher_pass_ms(graph, workload.inspected, profile),
         training_ms=training,
         swap_ms=num_passes(plan, workload) * transfer_ms(missing_bytes, profile),

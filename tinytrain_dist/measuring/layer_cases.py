@@ -14,7 +14,7 @@ from tinytrain_dist.backbones.compiled import masked_, relu6_mask, select_channe
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient
 from tinytrain_dist.backbones.network import build_backbone
-from tinytrain_dist.costs.phase_amounts import Amounts, gathered_elements, input_grad_amounts, layer_amounts
+from tinytrain_dist.costs.phase_amounts import Amounts, input_grad_amounts, layer_amounts, update_amounts
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
 from tinytrain_dist.measuring.cases import Case, Run
@@ -34,12 +34,11 @@ def layer_cases(layer: ConvLayer, *, family: str, batch: int) -> Iterator[Case]:
 
     yield case("forward", "", layer_amounts(layer), partial(_forward, layer, batch))
     yield case("input_grad", "", input_grad_amounts(layer), partial(_input_grad, layer, batch))
-    yield case("weight_grad", "", layer_amounts(layer), partial(_weight_grad, layer, batch, layer.out_channels))
+    yield case("weight_grad", "", update_amounts(layer), partial(_weight_grad, layer, batch, layer.out_channels))
     for ratio in SLICES:
         channels = max(1, round(ratio * layer.out_channels))
         update = LayerUpdate(layer=layer.index, channels=tuple(range(channels)))
-        amounts = layer_amounts(layer, share=channels / layer.out_channels)
-        amounts |= {"activations_gathered": float(gathered_elements(update, layer))}
+        amounts = update_amounts(layer, update)
         yield case("weight_grad", f"-c{channels}", amounts, partial(_weight_grad, layer, batch, channels))
 
 

@@ -34,6 +34,7 @@ from tinytrain_dist.costs.phase_amounts import (
     chain_amounts,
     fisher_amounts,
     forward_amounts,
+    load_amounts,
     optimizer_amounts,
     weight_grad_amounts,
 )
@@ -161,7 +162,7 @@ class StepCases:
 
             return (run,)
 
-        counts = {"passes": 1.0, "weights": float(self.graph.parameters), "ops": float(len(self.graph.layers))}
+        counts = load_amounts(self.graph, UpdatePlan(backbone=self.graph.name))
         return self._case("load", "", counts, build, per_image=False, waits=True)
 
     def step(self, plan: UpdatePlan) -> Case:
