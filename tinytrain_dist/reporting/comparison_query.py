@@ -19,6 +19,22 @@ JOINT = "+"
 RESOURCES = ("ram", "flash", "time", "energy")
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 TIMED = (("latency", "ms"), ("energy", "mj"))
+_USED = (
+    "task_id", "ok", "planned", "accuracy_after", "gain_points", "plan_status", "fits", "batch", "fit_counter",
+    "standing", "accuracy_numerics", "price_numerics", "peak_bytes", "peak_low_bytes", "peak_high_bytes",
+    "ram_margin_bytes", "flash_margin_bytes", "selection_ms", "latency_ms", "latency_low_ms", "latency_high_ms",
+    "energy_mj", "energy_low_mj", "energy_high_mj",
+)  # fmt: skip
+"""Columns of ``paired`` the table is made of; a row has three times as many."""
+_UNUSED = (
+    "shots", "plan_reason", "plan_hash", "plan_layers", "plan_channels", "updated_weights", "budget_memory_bytes",
+    "budget_backward_macs", "loss_first", "loss_last", "message", "updated_weight_bytes", "optimizer_bytes",
+    "forward_activation_bytes", "saved_activation_bytes", "saved_exact_bytes", "parameter_bytes",
+    "paper_memory_bytes", "paper_peak_bytes", "flash_bytes", "forward_macs", "input_grad_macs", "weight_grad_macs",
+    "fisher_macs", "training_macs", "load_ms", "training_ms", "swap_ms", "load_mj", "selection_mj", "training_mj",
+    "swap_mj", "seed", "attempt", "host_ms",
+)  # fmt: skip
+"""Columns no table needs: left out, because ``planner_rows`` lies in memory."""
 
 
 def group_of(places: Sequence[str]) -> tuple[str, ...]:
@@ -30,7 +46,7 @@ def rows_sql(places: Sequence[str], limits: Limits) -> str:
     """Return the statement that makes ``planner_rows``."""
     computed = [name for name in places if name not in ("device", "domain", "mode")]
     replaced = [f"{place_sql(name)} AS {name}" for name in computed if name != "shot"]
-    columns = "*" + (f" REPLACE ({', '.join(replaced)})" if replaced else "")
+    columns = f"* EXCLUDE ({', '.join(_UNUSED)})" + (f" REPLACE ({', '.join(replaced)})" if replaced else "")
     columns += f", {place_sql('shot')} AS shot" if "shot" in places else ""
     ram = "(ram_margin_bytes + peak_bytes)"
     cap = ram if limits.max_ram_bytes is None else f"least({ram}, {limits.max_ram_bytes})"
@@ -51,7 +67,7 @@ def rows_sql(places: Sequence[str], limits: Limits) -> str:
             {_margin("energy_mj", limits.max_energy_mj)} AS energy_margin
         FROM own
     )
-    SELECT * EXCLUDE (fitting, undecided),
+    SELECT *,
         planned AND {_every("= 'yes'")} AS fitting,
         planned AND NOT ({_every("= 'yes'")}) AND {_every("<> 'no'")} AS undecided
     FROM judged
