@@ -181,3 +181,19 @@ def test_selected_channels(dtype: torch.dtype, layout: torch.memory_format, inst
 
 def test_nothing_is_compiled_without_the_compiler(no_compiler: None) -> None:
     assert not compiled.is_compiled(torch.zeros(1))
+
+
+@pytest.mark.parametrize("clears", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(3, 5, 4, 4), (2, 144, 6, 6), (2, 48, 21, 21)])
+def test_sums_of_products_and_the_gradient_past_relu6(
+    shape: tuple[int, ...], dtype: torch.dtype, clears: bool, installation: str
+) -> None:
+    """The same bits whichever way they are made: Fisher information decides plans."""
+    generator = torch.Generator().manual_seed(1)
+    layout = torch.channels_last
+    activation = (4 * torch.randn(shape, generator=generator, dtype=dtype)).clamp(0, 6).contiguous(memory_format=layout)
+    grad = torch.randn(shape, generator=generator, dtype=dtype).contiguous(memory_format=layout)
+    sums, passed = compiled.product_sums_(activation.clone(), grad.clone(), clears=clears)
+    assert torch.equal(sums, (activation * grad).sum(dim=(2, 3)))
+    assert torch.equal(passed, grad * ((activation > 0) & (activation < 6)) if clears else grad)

@@ -20,7 +20,7 @@ from tinytrain_dist.adaptation.prefix_cache import concatenate
 from tinytrain_dist.adaptation.settings import FisherPoint
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.adaptation.task import TargetTask
-from tinytrain_dist.backbones.compiled import CAP
+from tinytrain_dist.backbones.compiled import masked_, product_sums_, relu6_mask
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,12 @@ def fisher_information(
     sets = [task.support_state(first), task.pseudo_state(0, first)]
     found: dict[int, NDArray[np.float64]] = {}
 
-    def tap(index: int, activation: Tensor, gradient: Tensor) -> None:
-        if point == "before_activation" and graph.layer(index).has_activation:
-            gradient = gradient * (activation < CAP)
-        found[index] = channel_delta(activation, gradient)
+    def tap(index: int, activation: Tensor, gradient: Tensor) -> Tensor:
+        has_activation = graph.layer(index).has_activation
+        if point == "before_activation" and has_activation:
+            gradient, has_activation = masked_(gradient, relu6_mask(activation)), False
+        found[index], gradient = channel_delta(activation, gradient, clears=has_activation)
+        return gradient
 
     features, tape = sparse.forward(concatenate(sets))
     leaf = features.detach().requires_grad_()
@@ -69,8 +71,11 @@ def fisher_information(
     return FisherInformation(found)
 
 
-def channel_delta(activation: Tensor, gradient: Tensor) -> NDArray[np.float64]:
-    """Return Delta of each channel from an activation and its gradient, ``[N, C, H, W]`` both."""
-    inner = (activation * gradient).sum(dim=(2, 3)).double()  # [N, C]
-    delta: NDArray[np.float64] = (inner.square().mean(dim=0) / 2).numpy()
-    return delta
+def channel_delta(activation: Tensor, gradient: Tensor, *, clears: bool = False) -> tuple[NDArray[np.float64], Tensor]:
+    """Return Delta of each channel from an activation and its gradient, ``[N, C, H, W]`` both, and the gradient.
+
+    ``clears``: the gradient that is returned has passed ReLU6. The memory of both is reused.
+    """
+    inner, gradient = product_sums_(activation, gradient, clears=clears)
+    delta: NDArray[np.float64] = (inner.double().square().mean(dim=0) / 2).numpy()
+    return delta, gradient

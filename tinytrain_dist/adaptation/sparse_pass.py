@@ -23,9 +23,12 @@ from tinytrain_dist.graphs.layer_graph import ConvLayer
 
 
 class GradientTap(Protocol):
-    """Sees a layer's activation and its gradient on the way back."""
+    """Sees a layer's activation and its gradient on the way back; returns the gradient before the layer's ReLU6.
 
-    def __call__(self, index: int, activation: Tensor, gradient: Tensor) -> None: ...
+    The memory of both is the tap's to reuse.
+    """
+
+    def __call__(self, index: int, activation: Tensor, gradient: Tensor) -> Tensor: ...
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Tape:
     inputs
         Input maps of updated layers, only the channels that are needed.
     masks
-        Where ReLU6 lets the gradient through, one byte an element.
+        Where ReLU6 lets the gradient through, one byte an element; a kept activation says it itself.
     activations
         Activations a tap asked for (the Fisher pass).
     modules
@@ -124,7 +127,7 @@ class SparsePass:
         out = convolve(x, weight, bias, layer=layer, residual=added)
         if tape is not None and tapped:
             tape.activations[layer.index] = out
-        if tape is not None and layer.has_activation:
+        elif tape is not None and layer.has_activation:
             tape.masks[layer.index] = relu6_mask(out)
         if layer.residual_after:
             return (out + residual if tapped and residual is not None else out), None
@@ -178,10 +181,7 @@ class SparsePass:
                 of_module = self._module_backward(flat, tape, index, grad)
             if layer.residual_after:
                 pending = grad
-            if tap is not None and index in tape.activations:
-                tap(index, tape.activations[index], grad)
-            if layer.has_activation:
-                grad = masked_(grad, tape.masks[index])
+            grad = _before_activation(tape, layer, grad, tap)
             if self._weights is not None and index in self._weights.touched:
                 self._add_gradient(flat, tape, layer, grad)
             if index == self._stop:
@@ -213,3 +213,13 @@ class SparsePass:
             wanted = grad if chosen is None else select_channels(grad, chosen)
             weight = weight_gradient(wanted, tape.inputs[index], layer=layer)
         weights.add_gradient(flat, index, weight=weight, bias=bias)
+
+
+def _before_activation(tape: Tape, layer: ConvLayer, grad: Tensor, tap: GradientTap | None) -> Tensor:
+    """Return dLoss/dInput of the layer's ReLU6 (of nothing: as it is), past the tap where there is one."""
+    activation = tape.activations.get(layer.index)
+    if activation is not None and tap is not None:
+        return tap(layer.index, activation, grad)
+    if not layer.has_activation:
+        return grad
+    return masked_(grad, tape.masks[layer.index] if activation is None else relu6_mask(activation))

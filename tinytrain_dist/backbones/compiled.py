@@ -88,6 +88,24 @@ def masked_(grad: Tensor, mask: Tensor) -> Tensor:
     return result
 
 
+def product_sums_(activation: Tensor, grad: Tensor, *, clears: bool) -> tuple[Tensor, Tensor]:
+    """Return the sum of ``activation * grad`` over positions, ``[N, C]``, and ``grad``; both memories are reused.
+
+    Parameters
+    ----------
+    activation, grad
+        ``[N, C, H, W]``; channels_last where it is to be fast. The activation is lost.
+    clears
+        Whether the gradient that is returned is 0 where ReLU6 lets none through; the sums are over all of it.
+    """
+    if is_compiled(grad) and activation.is_contiguous(memory_format=torch.channels_last):
+        result = grad.contiguous(memory_format=torch.channels_last)
+        compiled(_multiply)(_flat(activation), _flat(result), clears)
+        return activation.sum(dim=(2, 3)), result
+    sums = (activation * grad).sum(dim=(2, 3))
+    return sums, grad.mul_(relu6_mask(activation)) if clears else grad
+
+
 def select_channels(images: Tensor, chosen: Tensor) -> Tensor:
     """Return some channels ``[N, K, H, W]`` of ``[N, C, H, W]``, channels_last kept.
 
@@ -130,6 +148,17 @@ def _clear(grad: Any, mask: Any) -> None:
     for i in range(grad.size):
         # a product, as in the fallback; a branch would not become vector instructions
         grad[i] = grad[i] * np.float32(mask[i])
+
+
+def _multiply(activation: Any, grad: Any, clears: bool) -> None:
+    if not clears:
+        for i in range(grad.size):
+            activation[i] = activation[i] * grad[i]
+        return
+    for i in range(grad.size):
+        inside = (activation[i] > 0.0) & (activation[i] < 6.0)
+        activation[i] = activation[i] * grad[i]
+        grad[i] = grad[i] * np.float32(inside)
 
 
 def _depthwise_input(grad: Any, taps: Any, result: Any, kernel: int, stride: int) -> None:

@@ -124,11 +124,14 @@ class StepCases:
 
             def whole() -> None:
                 _, tape = run.forward(LayerState(self._images))
-                run.backward(tape, self._feature_gradient, tap=_measure_channels)
+                run.backward(tape, self._feature_gradient, tap=self._measure_channels)
 
             return (whole,)
 
         return self._case("fisher", f"-from{first}", fisher_amounts(self.graph, inspected), build)
+
+    def _measure_channels(self, index: int, activation: Tensor, gradient: Tensor) -> Tensor:
+        return channel_delta(activation, gradient, clears=self.graph.layer(index).has_activation)[1]
 
     def optimizer(self, plan: UpdatePlan, *, optimizer: str = "adam") -> Case:
         """Return one optimizer step over the plan's values, and taking them over into the folded weights."""
@@ -233,10 +236,6 @@ class _ProbedPass(SparsePass):
 
     def _add_gradient(self, flat: Tensor, tape: Tape, layer: ConvLayer, grad: Tensor) -> None:
         self._clock.time(lambda: super(_ProbedPass, self)._add_gradient(flat, tape, layer, grad))
-
-
-def _measure_channels(index: int, activation: Tensor, gradient: Tensor) -> None:
-    channel_delta(activation, gradient)
 
 
 def drop_from_cache(path: Path) -> None:
