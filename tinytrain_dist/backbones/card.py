@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ Initialization = Literal["pretrained", "meta_trained", "random"]
 MAX_FILE_BYTES = 512 * 1024**2
 MAX_HEADER_BYTES = 1024**2
 CARD_KEY = "tinytrain_card"
+LEARNER_STATE = ".learner.safetensors"
+"""Ending of what a training keeps to resume: optimizer and progress, no weights of a backbone."""
 _LENGTH_BYTES = 8
 _PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle protocol 2 or later; torch's zip around one
 
@@ -52,6 +55,15 @@ class CheckpointCard(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     licence: str = ""
     source: str = ""
+
+
+def checkpoint_files(root: Path) -> Iterator[Path]:
+    """Yield the checkpoints of a run root: beside the runs, in them and in their ``checkpoints/``.
+
+    Not deeper: a large run has a million files. What a training keeps to resume is no checkpoint.
+    """
+    for pattern in ("*.safetensors", "*/*.safetensors", "*/checkpoints/*.safetensors"):
+        yield from sorted(path for path in root.glob(pattern) if not path.name.endswith(LEARNER_STATE))
 
 
 def read_card(path: Path) -> CheckpointCard:

@@ -6,14 +6,13 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinytrain_dist.backbones.card import checkpoint_files
 from tinytrain_dist.backbones.checkpoint import load_checkpoint
 from tinytrain_dist.foundation.diagnosis import Diagnosis, ok, warning
 from tinytrain_dist.foundation.errors import CheckpointError
 from tinytrain_dist.foundation.paths import local_path
 
 MAX_READ = 50
-LEARNER_STATE = ".learner.safetensors"
-"""Ending of what a meta-training keeps to resume: no weights of a backbone."""
 
 
 def diagnose_checkpoints(root: str) -> Iterator[Diagnosis]:
@@ -21,9 +20,7 @@ def diagnose_checkpoints(root: str) -> Iterator[Diagnosis]:
     if "://" in root:
         return
     folder = local_path(root, what="run root")
-    found = folder.rglob("*.safetensors") if folder.is_dir() else ()
-    weights = (path for path in found if not path.name.endswith(LEARNER_STATE))
-    paths = sorted(itertools.islice(weights, MAX_READ))
+    paths = list(itertools.islice(checkpoint_files(folder), MAX_READ))
     damaged = [error for path in paths if (error := _error_of(path))]
     for error in damaged:
         yield warning("weights", error, "remove it, and make it again with the command in its card or run.json")

@@ -6,6 +6,7 @@ Everything comes from the run's own record: the settings from its identity, the 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
-from tinytrain_dist.backbones.card import read_card
+from tinytrain_dist.backbones.card import checkpoint_files, read_card
 from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec
 from tinytrain_dist.execution.threads import use_one_thread
 from tinytrain_dist.foundation.errors import (
@@ -75,7 +76,7 @@ class Places:
     weights
         Checkpoint file to use; its content hash must be the recorded one.
     search
-        Folder that is searched for a checkpoint of the recorded content hash when the recorded file has moved.
+        Run root that is searched for a checkpoint of the recorded content hash when the recorded file has moved.
     data_roots, device_dirs
         Folders with own domains and device profiles.
     """
@@ -158,7 +159,7 @@ def _weights(wanted: str, config: Mapping[str, Any], initialization: str, *, pla
     looked = [] if named is None else [f"{named} ({_hash_of(named)})"]
     candidates = [] if named is None else [named]
     if places.weights is None and places.search is not None:
-        candidates += _checkpoints(places.search)
+        candidates += itertools.islice(checkpoint_files(places.search), MAX_SEARCHED)
         looked.append(f"a checkpoint below {places.search}")
     for path in candidates:
         if _hash_of(path) == wanted:
@@ -166,10 +167,6 @@ def _weights(wanted: str, config: Mapping[str, Any], initialization: str, *, pla
     if recorded is None and places.weights is None and initialization == RANDOM:
         return None
     raise CheckpointError(f"weights {wanted} of this run: not {', nor '.join(looked)}; name their file: --weights FILE")
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.safetensors"))[:MAX_SEARCHED]
 
 
 def _hash_of(path: Path) -> str:
