@@ -33,8 +33,7 @@ def embedded(page: str) -> Json:
 
 def figures(path: Path) -> Json:
     """What the page of a run embeds, without the page."""
-    run = open_run(path)
-    document = page_data.PageData(run, comparison_table(run)).document()
+    document = page_data.PageData(open_run(path)).document()
     return json.loads(json.dumps(document, allow_nan=False))  # type: ignore[no-any-return]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tinytrain_dist.reporting import formatting
 from tinytrain_dist.reporting.comparison import ComparisonRow
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
+from tinytrain_dist.reporting.pareto import choices
 from tinytrain_dist.reporting.runs import RunResults
 from tinytrain_dist.reporting.views import BASELINE, NETWORK_FREE
 
@@ -17,7 +18,23 @@ def headlines(run: RunResults, by_device: Sequence[ComparisonRow], by_method: Se
     labels = adaptation_labels(by_device)
     fits = _full_fits(by_device)
     gains = [_gain_sentence(row, labels[adaptation_key(row)], fits) for row in by_method if _adapts(row)]
-    return [_coverage(run), *gains, *_best_choices(by_device, labels)]
+    return [_coverage(run), *gains, *_best_choices(by_device, labels), *_knees(by_device)]
+
+
+def _knees(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Return the knee of the front of accuracy against energy (time where no energy is known), over all devices."""
+    for cost, text in (("energy", formatting.energy), ("latency", formatting.duration)):
+        found = choices(rows, cost)
+        front = [choice for choice in found if choice.on_front]
+        knee = next((choice for choice in front if choice.knee), None)
+        if knee is not None:
+            spent = "time" if cost == "latency" else cost
+            return [
+                f"Accuracy against {spent}: {len(front)} of {_counted(len(found), 'fitting choice')} are beaten by no "
+                f"other; the knee is {knee.label} on {knee.device}, {formatting.percent(knee.accuracy_mean)} % for "
+                f"{text(knee.value)}."
+            ]
+    return []
 
 
 def _adapts(row: ComparisonRow) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from tinytrain_dist.foundation.paths import atomic_write
 from tinytrain_dist.foundation.redaction import redact_text
 from tinytrain_dist.reporting import cells
 from tinytrain_dist.reporting.charts import SECTIONS, charts_of
-from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.headlines import headlines
 from tinytrain_dist.reporting.notices import notices
 from tinytrain_dist.reporting.page_data import ALL, PageData
@@ -26,10 +26,15 @@ PAGE_NAME = "report.html"
 SCRIPTS = ("state.js", "accuracy.js", "cost.js", "plans.js", "tables.js", "start.js")
 
 
-def write_page(run: RunResults) -> Path:
+def write_page(run: RunResults, *, notes: Sequence[str] = ()) -> Path:
     """Write ``report.html`` into the run directory, all or nothing, and return its path.
 
     Of a run in an object store this is the local copy's; ``run.folder.publish`` brings it there.
+
+    Parameters
+    ----------
+    notes
+        What has to be said about the run before its figures, such as that it is unfinished.
 
     Raises
     ------
@@ -37,19 +42,19 @@ def write_page(run: RunResults) -> Path:
         The run directory cannot be written.
     """
     target = run.path / PAGE_NAME
-    atomic_write(target, render_page(run).encode())
+    atomic_write(target, render_page(run, notes=notes).encode())
     return target
 
 
-def render_page(run: RunResults) -> str:
+def render_page(run: RunResults, *, notes: Sequence[str] = ()) -> str:
     """Return the page; the same results give the same text."""
-    by_device = comparison_table(run, by="device")
-    document = PageData(run, by_device).document()
+    data = PageData(run)
+    document = data.document()
     values = {
         "title": redact_text(run.run_id),
         "status": str(run.record.get("status", "unknown")),
-        "headlines": [redact_text(text) for text in headlines(run, by_device, comparison_table(run, by="method"))],
-        "notices": [redact_text(text) for text in notices(by_device)],
+        "headlines": [redact_text(text) for text in headlines(run, data.by_device, data.by_method)],
+        "notices": [redact_text(text) for text in [*notes, *notices(data.by_device)]],
         "explanation": cells.EXPLANATION,
         "provenance": provenance(run),
         "sections": SECTIONS,

@@ -7,7 +7,7 @@ pooled) or every device (each task averaged over its devices), ``NO_DEVICE`` for
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -37,10 +37,19 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class PageData:
-    """Collects the figures of a run; ``by_device`` is its comparison over all domains."""
+    """Collects the figures of a run."""
 
     run: RunResults
-    by_device: Sequence[ComparisonRow] = field(repr=False)
+
+    @cached_property
+    def by_device(self) -> list[ComparisonRow]:
+        """The comparison per device, over all domains."""
+        return comparison_table(self.run, by="device")
+
+    @cached_property
+    def by_method(self) -> list[ComparisonRow]:
+        """The comparison over all devices and domains."""
+        return comparison_table(self.run, by="method")
 
     @cached_property
     def labels(self) -> dict[AdaptationKey, str]:
@@ -101,16 +110,16 @@ class PageData:
         return {key: place for place, key in enumerate(self.labels)}
 
     def _cells(self) -> Iterator[Json]:
-        tables = [("device", "method"), ("device,domain", "domain")] if self.domains else [("device", "method")]
-        for by_device, averaged in tables:
-            rows = self.by_device if by_device == "device" else comparison_table(self.run, by=by_device)
-            for row in rows:
-                yield self._place(row.domain, row.device, adaptation_key(row)) | self._figures(row)
-            if len(self.devices) < 2:
-                continue
-            for row in comparison_table(self.run, by=averaged):
-                if row.backbone is not None:  # the others are there already: they know no device
-                    yield self._place(row.domain, None, adaptation_key(row), averaged=True) | self._figures(row)
+        yield from self._table(self.by_device, self.by_method)
+        if self.domains:
+            yield from self._table(*(comparison_table(self.run, by=by) for by in ("device,domain", "domain")))
+
+    def _table(self, by_device: Sequence[ComparisonRow], averaged: Sequence[ComparisonRow]) -> Iterator[Json]:
+        for row in by_device:
+            yield self._place(row.domain, row.device, adaptation_key(row)) | self._figures(row)
+        for row in averaged if len(self.devices) > 1 else ():
+            if row.backbone is not None:  # the others are there already: they know no device
+                yield self._place(row.domain, None, adaptation_key(row), averaged=True) | self._figures(row)
 
     def _figures(self, row: ComparisonRow) -> Json:
         label = self.labels[adaptation_key(row)]
