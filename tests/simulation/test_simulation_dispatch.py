@@ -9,38 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec
 from tinytrain_dist.execution.executor import Failure, FailureKind, Outcome
 from tinytrain_dist.foundation.errors import ConfigError, StorageError
-from tinytrain_dist.simulation.dispatch import WINDOW_PER_WORKER, Finished, cut, dispatch
-from tinytrain_dist.simulation.request import Chunk, ShardRecord
+from tinytrain_dist.simulation.backlog import Backlog, Piece
+from tinytrain_dist.simulation.dispatch import ChunkReport, Dispatcher, Finished, Tick
+from tinytrain_dist.simulation.rates import Rates
+from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord
 from tinytrain_dist.simulation.settings import DispatchSettings
 
-CELLS = (("none", ("stm32f746",)),)
+CELLS: Cells = (("none", ("stm32f746",)),)
 
 
-def spec(index: int, *, domain: str = "signs") -> EpisodeSpec:
-    return EpisodeSpec(
-        domain=domain, domain_hash="0" * 16, split="test", settings=EpisodeSettings(), seed=0, index=index
-    )
+def chunk(start: int, stop: int, cells: Cells = CELLS) -> Chunk:
+    return Chunk(domain="signs", ranges=((start, stop),), cells=cells)
 
 
-def chunk(*indices: int, cells: Any = CELLS) -> Chunk:
-    return Chunk(tasks=tuple(spec(i) for i in indices), cells=cells)
-
-
-def record_of(given: Chunk) -> ShardRecord:
-    names = tuple(task.task_id for task in given.tasks)
-    return ShardRecord(
-        name=given.name, rows=len(names), failed_tasks=0, tasks=names, cells=given.cells, profiles={}, files={}
-    )
+def report_of(given: Chunk) -> ChunkReport:
+    record = ShardRecord(
+        name=given.name, domain=given.domain, ranges=given.ranges, cells=given.cells, rows=given.num_rows,
+        failed_tasks=0, profiles={}, files={}, digest="0",
+    )  # fmt: skip
+    return ChunkReport(record, seconds=given.num_tasks)
 
 
 class FakeExecutor:
     """Answers every chunk by the rule it is given; the newest first, since no order is promised."""
 
-    def __init__(self, *, num_workers: int = 2, bad: dict[int, FailureKind] | None = None) -> None:
-        self.num_workers, self.bad = num_workers, bad or {}
+    def __init__(self, *, num_workers: int = 2, bad: dict[int, FailureKind] | None = None, ticks: bool = False) -> None:
+        self.num_workers, self.bad, self.ticks = num_workers, bad or {}, ticks
         self.queue: deque[tuple[int, Chunk]] = deque()
         self.submitted: list[tuple[Chunk, float]] = []
         self.most_in_flight = 0
@@ -57,29 +53,46 @@ class FakeExecutor:
         if self.silent_polls or not self.queue:
             return None  # nothing finished yet: dispatch must ask again
         ticket, given = self.queue.pop()
-        for task in given.tasks:
-            if kind := self.bad.get(task.index):
-                return Outcome(ticket=ticket, failure=Failure(kind, f"task {task.index}"))
-        return Outcome(ticket=ticket, value=record_of(given))
+        for place, index in enumerate(given.indices()):
+            if kind := self.bad.get(index):
+                every = given.attempt > 1  # a first attempt speaks up now and then: here at every fourth task
+                tick = Tick(place if every else place - place % 4, every=every) if self.ticks else None
+                return Outcome(ticket=ticket, failure=Failure(kind, f"task {index}"), progress=tick)
+        return Outcome(ticket=ticket, value=report_of(given))
 
     def attempts_at(self, index: int) -> Counter[int]:
         """Return how often the task was tried, by the size of its chunk."""
-        return Counter(len(c.tasks) for c, _ in self.submitted if any(t.index == index for t in c.tasks))
+        return Counter(c.num_tasks for c, _ in self.submitted if index in c.indices())
 
 
-def run(executor: FakeExecutor, chunks: list[Chunk], **settings: Any) -> list[Finished]:
-    return list(dispatch(executor, chunks, submit=executor.submit, settings=DispatchSettings(**settings)))  # type: ignore[arg-type]
+def backlog_of(num_tasks: int, *, per_chunk: int) -> Backlog:
+    """Return tasks of a second each."""
+    group, pieces = ("signs", CELLS), [((0, num_tasks),)] if num_tasks else []
+    waiting = Backlog(
+        (Piece(("signs", CELLS), ranges) for ranges in pieces), {group: num_tasks},
+        rates=Rates(lambda group: 1.0), chunk_seconds=per_chunk,
+    )  # fmt: skip
+    waiting.seconds_left = lambda: 1e9  # type: ignore[method-assign]  # of shrinking chunks there are other tests
+    return waiting
+
+
+def run(executor: FakeExecutor, num_tasks: int, *, per_chunk: int = 8, **settings: Any) -> list[Finished]:
+    dispatcher = Dispatcher(
+        executor, backlog_of(num_tasks, per_chunk=per_chunk), submit=executor.submit,  # type: ignore[arg-type]
+        settings=DispatchSettings(**settings),
+    )  # fmt: skip
+    return [finished for finished in dispatcher.run() if finished is not None]
 
 
 def finished_tasks(results: list[Finished]) -> list[int]:
-    return sorted(task.index for result in results for task in result.chunk.tasks)
+    return sorted(index for result in results for index in result.chunk.indices())
 
 
 def test_a_crashing_task_is_found_by_halving_and_its_neighbours_survive() -> None:
     executor = FakeExecutor(bad={5: "crashed"})
-    results = run(executor, [chunk(*range(8)), chunk(8, 9)], max_attempts=3)
+    results = run(executor, 10, max_attempts=3)
     (failed,) = [r for r in results if r.record is None]
-    assert [t.index for t in failed.chunk.tasks] == [5]
+    assert list(failed.chunk.indices()) == [5]
     assert failed.failure == Failure("crashed", "task 5")
     assert finished_tasks(results) == list(range(10))
     assert executor.attempts_at(5) == {8: 1, 4: 1, 2: 1, 1: 3}
@@ -90,7 +103,7 @@ def test_a_crashing_task_is_found_by_halving_and_its_neighbours_survive() -> Non
 @pytest.mark.parametrize("max_attempts", [1, 4])
 def test_attempts_of_a_single_task_are_capped(max_attempts: int) -> None:
     executor = FakeExecutor(bad={0: "crashed"})
-    (failed,) = run(executor, [chunk(0)], max_attempts=max_attempts)
+    (failed,) = run(executor, 1, max_attempts=max_attempts)
     assert failed.record is None and failed.chunk.attempt == max_attempts
     assert len(executor.submitted) == max_attempts
 
@@ -98,30 +111,45 @@ def test_attempts_of_a_single_task_are_capped(max_attempts: int) -> None:
 @pytest.mark.parametrize("kind", ["timeout", "error"])
 def test_a_deadline_or_an_exception_is_not_tried_again_alone(kind: FailureKind) -> None:
     executor = FakeExecutor(bad={1: kind})
-    results = run(executor, [chunk(0, 1)])
+    results = run(executor, 2)
     (failed,) = [r for r in results if r.record is None]
     assert failed.failure is not None and failed.failure.kind == kind
     assert executor.attempts_at(1) == {2: 1, 1: 1}
     assert finished_tasks(results) == [0, 1]
 
 
-def test_the_deadline_grows_with_the_tasks_of_a_chunk() -> None:
-    executor = FakeExecutor()
-    run(executor, [chunk(0, 1, 2), chunk(3)], deadline_s=7.0)
-    assert [deadline for _, deadline in executor.submitted] == [21.0, 7.0]
+def test_a_hanging_task_costs_two_deadlines_whatever_the_size_of_its_chunk() -> None:
+    executor = FakeExecutor(bad={50: "timeout"}, ticks=True)
+    results = run(executor, 64, per_chunk=64, deadline_s=7.0)
+    (failed,) = [r for r in results if r.record is None]
+    assert list(failed.chunk.indices()) == [50] and failed.failure == Failure("timeout", "task 50")
+    assert finished_tasks(results) == list(range(64))
+    assert sum(executor.attempts_at(50).values()) == 2
+    assert {deadline for _, deadline in executor.submitted} == {7.0}
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
-def test_the_window_is_bounded(num_workers: int) -> None:
+@pytest.mark.parametrize(("num_workers", "window"), [(1, 2.0), (3, 2.0), (4, 2.5)])
+def test_the_window_is_bounded(num_workers: int, window: float) -> None:
     executor = FakeExecutor(num_workers=num_workers)
-    results = run(executor, [chunk(i) for i in range(40)])
+    results = run(executor, 40, per_chunk=1, window_per_worker=window)
     assert finished_tasks(results) == list(range(40))
-    assert executor.most_in_flight == WINDOW_PER_WORKER * num_workers
+    assert executor.most_in_flight == round(window * num_workers)
 
 
-def test_without_a_cpu_the_executor_is_still_asked() -> None:
+def test_the_window_follows_the_cluster() -> None:
+    class Growing(FakeExecutor):
+        def submit(self, given: Chunk, *, deadline_s: float) -> int:
+            self.num_workers = 1 if len(self.submitted) < 20 else 8
+            return super().submit(given, deadline_s=deadline_s)
+
+    executor = Growing(num_workers=1)
+    assert finished_tasks(run(executor, 60, per_chunk=1, window_per_worker=2.0)) == list(range(60))
+    assert executor.most_in_flight == 16
+
+
+def test_without_a_worker_the_executor_is_still_asked() -> None:
     executor = FakeExecutor(num_workers=0)
-    assert finished_tasks(run(executor, [chunk(0), chunk(1)])) == [0, 1]
+    assert finished_tasks(run(executor, 2, per_chunk=1)) == [0, 1]
     assert executor.most_in_flight == 1
 
 
@@ -131,38 +159,65 @@ def test_a_worker_that_cannot_write_ends_the_run() -> None:
             return Outcome(ticket=self.queue.popleft()[0], value=StorageError("disk full"))
 
     with pytest.raises(StorageError, match="disk full"):
-        run(Full(), [chunk(0)])
+        run(Full(), 1)
 
 
-@given(bad=st.sets(st.integers(0, 30)), per_chunk=st.integers(1, 31), workers=st.integers(1, 5))
-def test_every_task_ends_exactly_once_whatever_crashes(bad: set[int], per_chunk: int, workers: int) -> None:
-    chunks = [chunk(*range(i, min(i + per_chunk, 31))) for i in range(0, 31, per_chunk)]
-    results = run(FakeExecutor(num_workers=workers, bad=dict.fromkeys(bad, "crashed")), chunks)
+@given(
+    bad=st.dictionaries(st.integers(0, 30), st.sampled_from(["crashed", "timeout", "error"])),
+    per_chunk=st.integers(1, 31),
+    workers=st.integers(1, 5),
+    ticks=st.booleans(),
+)
+def test_every_task_ends_exactly_once_whatever_fails(
+    bad: dict[int, FailureKind], per_chunk: int, workers: int, ticks: bool
+) -> None:
+    results = run(FakeExecutor(num_workers=workers, bad=bad, ticks=ticks), 31, per_chunk=per_chunk)
     assert finished_tasks(results) == list(range(31))
-    assert {r.chunk.tasks[0].index for r in results if r.record is None} == bad
+    assert {r.chunk.ranges[0][0]: r.failure.kind for r in results if r.failure} == bad
+    assert all(r.chunk.num_tasks == 1 for r in results if r.failure)
 
 
-def test_cut_joins_equal_cells_only_and_puts_the_longest_first() -> None:
-    slow, quick = (("full_train", ("jetson_nano",)),), CELLS
-    seconds = {slow: 2.0, quick: 0.5}
-    tasks = [chunk(i, cells=slow if i % 4 == 0 else quick) for i in range(16)]
-    joined = cut(tasks, seconds_of=lambda c: seconds[c.cells], chunk_seconds=4.0)
-    lengths = [seconds[c.cells] * len(c.tasks) for c in joined]
-    assert lengths == sorted(lengths, reverse=True)
-    assert all(length <= 4.0 for length in lengths)
-    assert sorted(t.index for c in joined for t in c.tasks) == list(range(16))
-    assert all((t.index % 4 == 0) == (c.cells == slow) for c in joined for t in c.tasks)
+def test_an_overdue_chunk_is_doubled_by_an_idle_worker_and_the_first_copy_counts() -> None:
+    class Dragging(FakeExecutor):
+        """The first copy of task 3 takes a minute, everything else a second."""
+
+        now = 0.0
+
+        def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
+            self.now += 1.0
+            ready = [item for item in self.queue if item[0] != 4 or self.now > 60]
+            if not ready:
+                return None
+            self.queue.remove(ready[0])
+            return Outcome(ticket=ready[0][0], value=report_of(ready[0][1]))
+
+    executor = Dragging(num_workers=2)
+    dispatcher = Dispatcher(
+        executor, backlog_of(8, per_chunk=1), submit=executor.submit,  # type: ignore[arg-type]
+        settings=DispatchSettings(), clock=lambda: executor.now,
+    )  # fmt: skip
+    results = [finished for finished in dispatcher.run() if finished is not None]
+    assert finished_tasks(results) == list(range(8)) and dispatcher.retried == 1
+    assert executor.now < 20 and executor.attempts_at(3) == {1: 2}
 
 
 def test_a_chunk_is_named_by_what_is_computed() -> None:
-    assert chunk(1, 2).name == chunk(1, 2).name
-    assert len({chunk(1, 2).name, chunk(2, 1).name, chunk(1).name, chunk(1, 2, cells=()).name}) == 4
-    first, second = chunk(1, 2, 3).halves()
-    assert [t.index for t in (*first.tasks, *second.tasks)] == [1, 2, 3]
+    assert chunk(1, 3).name == chunk(1, 3).name
+    assert len({chunk(1, 3).name, chunk(1, 2).name, chunk(2, 3).name, chunk(1, 3, cells=()).name}) == 4
+    first, second = chunk(1, 4).halves()
+    assert [*first.indices(), *second.indices()] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("chunk_seconds", 0), ("max_attempts", 0), ("deadline_s", -1), ("max_failed_share", 1.1)]
+    ("key", "value"),
+    [
+        ("chunk_seconds", 0),
+        ("max_attempts", 0),
+        ("deadline_s", -1),
+        ("max_failed_share", 1.1),
+        ("window_per_worker", 0.5),
+        ("deadline_s", float("nan")),
+    ],
 )
 def test_settings_name_the_key(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"dispatch\.{key}"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ from tinytrain_dist.foundation.errors import (
     TooManyFailuresError,
 )
 from tinytrain_dist.foundation.paths import resource_folder
-from tinytrain_dist.simulation import engine, store
+from tinytrain_dist.foundation.storage import local, open_storage
+from tinytrain_dist.simulation import engine
+from tinytrain_dist.simulation.computing import Computation
 from tinytrain_dist.simulation.engine import SimulationResult
 from tinytrain_dist.simulation.lock import run_lock
-from tinytrain_dist.simulation.schema import KEY_COLUMNS, SCHEMA_VERSION
+from tinytrain_dist.simulation.manifest import MANIFEST_VERSION
+from tinytrain_dist.simulation.schema import KEY_COLUMNS
 from tinytrain_dist.simulation.settings import DispatchSettings
+from tinytrain_dist.simulation.store import RunStore
 
 QUICK = {"methods": ("none", "tinytrain"), "dispatch": chunks_of(0.001)}
 
@@ -40,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> SimulationResult:
 @pytest.fixture
 def first(finished: SimulationResult, tmp_path: Path) -> SimulationResult:
     """Return a finished run of this test's own: a run directory may be moved."""
-    return replace(finished, folder=shutil.copytree(finished.folder, tmp_path / finished.folder.name))
+    return replace(finished, location=str(shutil.copytree(finished.folder, tmp_path / finished.folder.name)))
 
 
 def document(result: SimulationResult) -> dict[str, Any]:
@@ -60,9 +65,8 @@ def assert_no_double_keys(result: SimulationResult) -> None:
 def test_the_run_directory_is_as_documented(first: SimulationResult) -> None:
     names = {path.name for path in first.folder.iterdir()}
     assert names == {
-        "run.json", "tasks.parquet", "shards", "manifest.json", "results", "plans",
-        "curves", "fisher", "failures.parquet",
-        "_SUCCESS",
+        "run.json", "tasks.parquet", "shards", "manifest.json", "journal", "results", "plans",
+        "fisher", "failures.parquet", "status.json", "_SUCCESS",
     }  # fmt: skip
     found = document(first)
     assert (found["kind"], found["status"], found["exit_code"]) == ("simulate", "finished", 0)
@@ -86,7 +90,7 @@ def test_plans_and_fisher_information_are_kept(first: SimulationResult) -> None:
 
 
 def test_the_same_command_computes_nothing(first: SimulationResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "compute", None)  # would raise
+    monkeypatch.setattr(engine, "Computation", None)  # would raise
     again = run(tiny_settings(**QUICK), first.folder.parent)
     assert (again.computed, again.reused, again.result_hash) == (0, 4, first.result_hash)
     assert again.folder == first.folder
@@ -238,16 +242,16 @@ def test_a_crash_at_any_write_leaves_a_run_that_resumes(
     undisturbed = run(settings, tmp_path / "undisturbed")
     left = writes
 
-    def dying_write(path: Path, data: bytes, *, write: Any = store.atomic_write) -> None:
+    def dying(path: Path, data: bytes, *, original: Any) -> Any:
         nonlocal left
         left -= 1
         if left == 0:
             raise Killed
-        write(path, data)
+        return original(path, data)
 
     with monkeypatch.context() as patch:
-        for module in ("store", "worker", "engine", "run_document"):
-            patch.setattr(f"tinytrain_dist.simulation.{module}.atomic_write", dying_write)
+        for name in ("atomic_write", "atomic_create"):
+            patch.setattr(local, name, partial(dying, original=getattr(local, name)))
         try:
             run(settings, tmp_path / "runs")
         except Killed:
@@ -260,21 +264,23 @@ def test_a_crash_at_any_write_leaves_a_run_that_resumes(
 
 def test_a_manifest_that_is_none_is_named(first: SimulationResult) -> None:
     path = first.folder / "manifest.json"
-    for text, error in [("{", StorageError), ("[]", StorageError), ('{"schema_version": 1}', StorageError)]:
+    for text, error in [("{", StorageError), ("[]", StorageError), ('{"schema_version": 2}', StorageError)]:
         path.write_text(text)
         with pytest.raises(error, match=r"manifest\.json"):
             run(tiny_settings(**QUICK), first.folder.parent)
-    path.write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1}))
-    with pytest.raises(RunLockedError, match="schema version"):
-        run(tiny_settings(**QUICK), first.folder.parent)
+    for version in (1, MANIFEST_VERSION + 1):
+        path.write_text(json.dumps({"schema_version": version}))
+        with pytest.raises(RunLockedError, match=f"schema version {version}; this program writes {MANIFEST_VERSION}"):
+            run(tiny_settings(**QUICK), first.folder.parent)
 
 
 def test_a_second_attempt_at_a_chunk_counts_once(first: SimulationResult) -> None:
-    held = store.RunStore(first.folder)
+    held = RunStore(open_storage(first.folder))
     held.open()
-    record = next(iter(held.shards.values()))
-    assert held.add(replace(record, rows=999)) is False
-    assert held.shards[record.name].rows == record.rows
+    before = list(held.records())
+    assert held.add(replace(before[0][1], name="another", rows=999)) is False
+    held.commit()
+    assert list(held.records()) == before
 
 
 def test_a_held_run_is_refused_and_left_alone(first: SimulationResult) -> None:
@@ -303,7 +309,7 @@ def test_an_interrupt_leaves_a_resumable_run(tmp_path: Path, monkeypatch: pytest
     settings = tiny_settings(**QUICK)
     calls = 0
 
-    def interrupted(*args: Any, original: Any = engine._enter) -> None:
+    def interrupted(*args: Any, original: Any = Computation.enter) -> None:
         nonlocal calls
         calls += 1
         original(*args)
@@ -311,7 +317,7 @@ def test_an_interrupt_leaves_a_resumable_run(tmp_path: Path, monkeypatch: pytest
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_enter", interrupted)
+        patch.setattr(Computation, "enter", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(settings, tmp_path, run_id="mine")
     found = json.loads((tmp_path / "mine" / "run.json").read_text())

@@ -13,10 +13,10 @@ from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.simulation.plan_run import plan_run
-from tinytrain_dist.simulation.request import UnitSetup
+from tinytrain_dist.simulation.request import Chunk, UnitSetup
 from tinytrain_dist.simulation.rows import signature, variant_of
 from tinytrain_dist.simulation.schema import COLUMNS, result_schema
-from tinytrain_dist.simulation.worker import crashed_result
+from tinytrain_dist.simulation.worker import failed_result
 
 ONE_TASK = {"domains": ("signs",), "num_tasks": 1}
 COSTS = [c.name for c in COLUMNS if c.name.endswith(("_bytes", "_macs", "_ms")) and not c.name.startswith("budget")]
@@ -119,9 +119,10 @@ def setup() -> UnitSetup:
 
 
 def test_a_crashed_task_has_every_row_it_would_have_had(setup: UnitSetup) -> None:
-    (chunk, *_) = plan_run(tiny_settings()).missing(set())
-    found = crashed_result(setup, chunk, status="crashed", message="the worker died")
+    chunk = Chunk(domain="signs", ranges=((1, 2),), cells=plan_run(tiny_settings()).grid.cells)
+    found = failed_result(setup, chunk, 1, status="crashed", message="the worker died")
     assert [(r["method"], r["device"]) for r in found.rows] == [(m, d) for m, devices in chunk.cells for d in devices]
+    assert {row["task_index"] for row in found.rows} == {1}
     for row in found.rows:
         assert_complete(row)
         assert (row["status"], row["message"]) == ("crashed", "the worker died")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from tinytrain_dist.foundation.storage import open_storage
+from tinytrain_dist.simulation.manifest import Manifest
 from tinytrain_dist.simulation.schema import KEY_COLUMNS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,8 +70,7 @@ def document(folder: Path) -> dict[str, Any]:
 
 def num_shards(folder: Path) -> int:
     """Return how many shards the run's manifest names."""
-    path = folder / "manifest.json"
-    return len(json.loads(path.read_text())["shards"]) if path.exists() else 0
+    return sum(1 for _ in Manifest(open_storage(folder)).open().records())
 
 
 def assert_no_double_keys(folder: Path) -> None:

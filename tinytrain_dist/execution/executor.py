@@ -29,11 +29,15 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one submitted call; ``value`` counts only where ``failure`` is None."""
+    """What became of one submitted call; ``value`` counts only where ``failure`` is None.
+
+    ``progress`` is the last sign of life of a call that failed, where it gave any.
+    """
 
     ticket: int
     value: Any | None = None
     failure: Failure | None = None
+    progress: Any | None = None
 
     def __post_init__(self) -> None:
         assert self.value is None or self.failure is None
@@ -47,14 +51,15 @@ class Shared:
 
 
 class Executor(Protocol):
-    """Runs module-level functions, each call on one CPU with one thread, with no order promised.
+    """Runs module-level functions, each call in a worker of one thread, with no order promised.
 
+    A generator function may yield on its way: signs of life, its value is what it returns.
     A call is attempted once: who submits it decides whether a ``crashed`` call is worth another attempt.
     """
 
     @property
     def num_workers(self) -> int:
-        """CPUs this executor may use as the cluster is NOW (1 in this process)."""
+        """Calls that can run side by side as the cluster is NOW (1 in this process)."""
 
     @property
     def num_in_flight(self) -> int:
@@ -64,7 +69,7 @@ class Executor(Protocol):
         """Store a large read-only value once; NumPy arrays arrive without a copy and read-only."""
 
     def submit(self, function: Callable[..., Any], *args: Any, deadline_s: float | None = None) -> int:
-        """Queue one call and return its ticket at once; the deadline counts from the start of the call."""
+        """Queue one call and return its ticket at once; the deadline counts from the call's last sign of life."""
 
     def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
         """Return any finished call; None if nothing is in flight or nothing finished within ``timeout_s``."""

@@ -58,6 +58,13 @@ def cluster_cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
+def node_resources() -> list[dict[str, float]]:
+    """Return what each living node of the cluster offers, by the scheduler's name of the resource."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
 def require_cpu(needed: int = 1) -> None:
     """Raise ``ClusterError`` unless the cluster has ``needed`` CPUs."""
     available = cluster_cpus()

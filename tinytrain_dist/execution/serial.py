@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinytrain_dist.execution.executor import Failure, Outcome, Shared, describe
-from tinytrain_dist.execution.threads import keep_freed_memory, use_one_thread
+from tinytrain_dist.execution.calling import steps_of
+from tinytrain_dist.execution.executor import Failure, Outcome, Shared
 
 _Call = tuple[int, Callable[..., Any], tuple[Any, ...]]
 
@@ -20,7 +20,8 @@ class SerialExecutor:
 
     num_workers = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory_bytes: int | None = None) -> None:
+        self._memory_bytes = memory_bytes
         self._queue: deque[_Call] = deque()
         self._next_ticket = 0
 
@@ -47,12 +48,11 @@ class SerialExecutor:
         if not self._queue:
             return None
         ticket, function, args = self._queue.popleft()
-        use_one_thread()
-        keep_freed_memory()
-        try:
-            value = function(*(arg.reference if isinstance(arg, Shared) else arg for arg in args))
-        except Exception as error:
-            return Outcome(ticket=ticket, failure=Failure("error", describe(error)))
+        plain = (arg.reference if isinstance(arg, Shared) else arg for arg in args)
+        for kind, item in steps_of(function, *plain, memory_bytes=self._memory_bytes, ends_process=False):
+            if kind == "error":
+                return Outcome(ticket=ticket, failure=Failure("error", item))
+            value = item
         return Outcome(ticket=ticket, value=value)
 
     def close(self) -> None:

@@ -1,21 +1,42 @@
-"""Dispatch: a window of chunks in flight, longest first; what dies is cut and tried again, never lost."""
+"""Dispatch: a window of chunks in flight; what dies is cut and tried again, what drags is tried twice, never lost.
+
+Knows neither Ray nor the clock: both come in, so that a simulated cluster drives this very code.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Protocol
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
-from tinytrain_dist.execution.executor import Executor, Failure
+from tinytrain_dist.execution.executor import Executor, Failure, Outcome
 from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.foundation.logs import logger
+from tinytrain_dist.simulation.backlog import Backlog
 from tinytrain_dist.simulation.request import Chunk, ShardRecord
 from tinytrain_dist.simulation.settings import DispatchSettings
 
-WINDOW_PER_WORKER = 2
 POLL_S = 1.0
+OVERDUE_FACTOR, OVERDUE_S = 2.0, 2.0
+"""A chunk is tried a second time by an idle worker after twice its predicted time, and not before two seconds."""
 _log = logger(__name__)
+
+
+class Tick(NamedTuple):
+    """A worker's sign of life: it starts on the task at ``place`` of its chunk; ``every``: it says so of each."""
+
+    place: int
+    every: bool
+
+
+@dataclass(frozen=True)
+class ChunkReport:
+    """What a worker sends back: the shard's record, and the seconds its tasks took."""
+
+    record: ShardRecord
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -33,57 +54,125 @@ class Submit(Protocol):
     def __call__(self, chunk: Chunk, *, deadline_s: float) -> int: ...
 
 
-def dispatch(
-    executor: Executor, chunks: Iterable[Chunk], *, submit: Submit, settings: DispatchSettings
-) -> Iterator[Finished]:
-    """Run all ``chunks``; yields each as it finishes.
+@dataclass
+class _Flight:
+    chunk: Chunk
+    since: float
+    overdue_s: float
+    tickets: set[int] = field(default_factory=set)
 
-    A chunk that fails as a whole is cut in half down to the one task to blame. A single task gets
-    ``max_attempts`` attempts of its own where its worker dies, and one where it outlasts its deadline.
-    Raises ``StorageError`` where a worker cannot write: that is no fault of a task.
+
+class Dispatcher:
+    """Runs everything in a backlog on an executor.
+
+    A chunk that fails as a whole is cut down to the one task to blame: by halves, or at the task its worker was
+    last heard of. A single task gets ``max_attempts`` attempts of its own where its worker dies, and one where it
+    outlasts its deadline, which counts from the last sign of life: a chunk's length does not lengthen it.
+
+    Attributes
+    ----------
+    retried
+        Chunks tried again so far, second copies of overdue ones included.
     """
-    waiting = deque(chunks)
-    flying: dict[int, Chunk] = {}
-    deaths: Counter[str] = Counter()
-    while waiting or flying:
+
+    def __init__(
+        self,
+        executor: Executor,
+        backlog: Backlog,
+        *,
+        submit: Submit,
+        settings: DispatchSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._executor, self._backlog, self._submit_call = executor, backlog, submit
+        self._settings, self._clock = settings, clock
+        self._flights: dict[int, _Flight] = {}  # by ticket; an overdue chunk has two
+        self._deaths: Counter[str] = Counter()
+        self.retried = 0
+
+    @property
+    def num_in_flight(self) -> int:
+        """Tasks that are being computed or wait in the executor."""
+        return round(sum(flight.chunk.num_tasks / len(flight.tickets) for flight in self._flights.values()))
+
+    def run(self) -> Iterator[Finished | None]:
+        """Yield each chunk as it finishes, and ``None`` now and then while nothing does.
+
+        Raises ``StorageError`` where a worker cannot write: that is no fault of a task.
+        """
+        while not self._backlog.is_empty or self._flights:
+            self._fill()
+            outcome = self._executor.next_outcome(timeout_s=POLL_S)
+            flight = self._flights.pop(outcome.ticket, None) if outcome is not None else None
+            if flight is not None and outcome is not None:
+                flight.tickets.discard(outcome.ticket)
+                yield from self._settle(flight, outcome)
+            else:
+                yield None
+
+    def _fill(self) -> None:
+        """Keep the window full; its width follows the cluster."""
+        num_workers = self._executor.num_workers
         # with no CPU left one chunk still goes out: the executor says when waiting for it has become hopeless
-        while waiting and len(flying) < max(1, WINDOW_PER_WORKER * executor.num_workers):
-            chunk = waiting.popleft()
-            flying[submit(chunk, deadline_s=settings.deadline_s * len(chunk.tasks))] = chunk
-        outcome = executor.next_outcome(timeout_s=POLL_S)
-        if outcome is None:
-            continue
-        chunk = flying.pop(outcome.ticket)
+        width = max(1, round(self._settings.window_per_worker * num_workers))
+        while len(self._flights) < width:
+            chunk = self._backlog.take(num_workers)
+            if chunk is None:
+                break
+            self._submit(_Flight(chunk, self._clock(), self._overdue_s(chunk)))
+        if self._settings.speculate and self._backlog.is_empty:
+            self._double_overdue(num_workers - len(self._flights))
+
+    def _submit(self, flight: _Flight) -> None:
+        ticket = self._submit_call(flight.chunk, deadline_s=self._settings.deadline_s)
+        flight.tickets.add(ticket)
+        self._flights[ticket] = flight
+
+    def _overdue_s(self, chunk: Chunk) -> float:
+        predicted = chunk.num_tasks * self._backlog.rates.unit_seconds((chunk.domain, chunk.cells))
+        return max(OVERDUE_S, OVERDUE_FACTOR * predicted)
+
+    def _double_overdue(self, num_idle: int) -> None:
+        """Give idle workers a second copy of what drags: a slow machine must not hold up the end."""
+        now = self._clock()
+        alone = [f for f in self._flights.values() if len(f.tickets) == 1 and now - f.since > f.overdue_s]
+        for flight in sorted(alone, key=lambda f: f.since)[: max(0, num_idle)]:
+            self.retried += 1
+            self._submit(flight)
+
+    def _settle(self, flight: _Flight, outcome: Outcome) -> Iterator[Finished]:
+        chunk = flight.chunk
         if isinstance(outcome.value, StorageError):
             raise outcome.value
         if outcome.failure is None:
-            yield Finished(chunk, outcome.value, None)
-        elif again := _again(chunk, outcome.failure, deaths, max_attempts=settings.max_attempts):
-            waiting.extendleft(reversed(again))
+            assert isinstance(outcome.value, ChunkReport)
+            for ticket in flight.tickets:  # the slower copy: its outcome is no longer waited for
+                del self._flights[ticket]
+            seconds, group = outcome.value.seconds, (chunk.domain, chunk.cells)
+            self._backlog.rates.observe(group, seconds=seconds, num_tasks=chunk.num_tasks)
+            yield Finished(chunk, outcome.value.record, None)
+        elif not flight.tickets:
+            yield from self._blame(chunk, outcome.failure, outcome.progress)
+
+    def _blame(self, chunk: Chunk, failure: Failure, progress: object) -> Iterator[Finished]:
+        """Try again what can be; yields the one task that is to blame."""
+        _log.warning("%d tasks %s (attempt %d): %s", chunk.num_tasks, failure.kind, chunk.attempt, failure.message)
+        again = replace(chunk, attempt=chunk.attempt + 1)
+        if chunk.num_tasks > 1:
+            parts = again.halves()
+            if failure.kind == "timeout" and isinstance(progress, Tick):
+                parts = again.cut(progress.place, 1) if progress.every else again.cut(progress.place)
+                if progress.every:
+                    guilty = parts.pop(1 if progress.place else 0)
+                    yield Finished(replace(guilty, attempt=chunk.attempt), None, failure)
+            self._retry(parts)
+            return
+        self._deaths[chunk.name] += 1
+        if failure.kind == "crashed" and self._deaths[chunk.name] < self._settings.max_attempts:
+            self._retry([again])
         else:
-            yield Finished(chunk, None, outcome.failure)
+            yield Finished(chunk, None, failure)
 
-
-def _again(chunk: Chunk, failure: Failure, deaths: Counter[str], *, max_attempts: int) -> tuple[Chunk, ...]:
-    """Return what to try after a failure of the whole call; nothing when the one task is to blame."""
-    _log.warning("%d tasks %s (attempt %d): %s", len(chunk.tasks), failure.kind, chunk.attempt, failure.message)
-    if len(chunk.tasks) > 1:
-        return tuple(replace(half, attempt=chunk.attempt + 1) for half in chunk.halves())
-    deaths[chunk.name] += 1
-    if failure.kind == "crashed" and deaths[chunk.name] < max_attempts:
-        return (replace(chunk, attempt=chunk.attempt + 1),)
-    return ()
-
-
-def cut(tasks: list[Chunk], *, seconds_of: Callable[[Chunk], float], chunk_seconds: float) -> list[Chunk]:
-    """Join single-task chunks with equal cells into chunks of about ``chunk_seconds``; longest predicted first."""
-    joined: list[Chunk] = []
-    by_cells: dict[object, list[Chunk]] = {}
-    for chunk in tasks:
-        by_cells.setdefault(chunk.cells, []).append(chunk)
-    for group in by_cells.values():
-        per_chunk = max(1, round(chunk_seconds / max(seconds_of(group[0]), 1e-6)))
-        for start in range(0, len(group), per_chunk):
-            part = group[start : start + per_chunk]
-            joined.append(replace(part[0], tasks=tuple(spec for chunk in part for spec in chunk.tasks)))
-    return sorted(joined, key=lambda chunk: (-seconds_of(chunk) * len(chunk.tasks), chunk.name))
+    def _retry(self, chunks: list[Chunk]) -> None:
+        self.retried += len(chunks)
+        self._backlog.put_back(chunks)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,13 @@ from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.schemes import scheme_plan
 from tinytrain_dist.data.domain import Domain, open_domain
-from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec, check_episodes
+from tinytrain_dist.data.episodes import EpisodeSettings, check_episodes
 from tinytrain_dist.foundation.errors import ConfigError, DataError, nearest
+from tinytrain_dist.foundation.hashing import content_hash
 from tinytrain_dist.graphs.architectures import layer_graph
-from tinytrain_dist.simulation.request import Cells, Chunk, UnitSetup
+from tinytrain_dist.simulation.grid import Grid
+from tinytrain_dist.simulation.rates import Group
+from tinytrain_dist.simulation.request import UnitSetup
 from tinytrain_dist.simulation.settings import SimulationSettings, identity_of
 
 MACS_PER_SECOND = 8e9
@@ -38,40 +40,25 @@ class RunPlan:
     domains: tuple[Domain, ...]
     identity: dict[str, Any]
 
-    def missing(self, covered: set[tuple[str, str, str]]) -> list[Chunk]:
-        """Return one chunk per task whose cells are not all ``covered``, holding only the missing cells."""
-        chunks = []
-        for spec in self._specs():
-            cells = self._cells(spec.task_id, covered)
-            if cells:
-                chunks.append(Chunk(tasks=(spec,), cells=cells))
-        return chunks
-
-    def _specs(self) -> Iterable[EpisodeSpec]:
-        s = self.settings
-        for index in range(s.num_tasks):
-            for domain in self.domains:
-                yield EpisodeSpec.of(domain, split=s.split, settings=s.episodes, seed=s.seed, index=index)
-
-    def _cells(self, task_id: str, covered: set[tuple[str, str, str]]) -> Cells:
-        per_method = (
-            (method, tuple(d for d in self.settings.devices if (task_id, method, d) not in covered))
-            for method in self.settings.methods
-        )
-        return tuple((method, devices) for method, devices in per_method if devices)
+    @property
+    def grid(self) -> Grid:
+        """Every unit of the run."""
+        settings = self.settings
+        cells = tuple((method, settings.devices) for method in settings.methods)
+        return Grid(domains=tuple(d.name for d in self.domains), num_tasks=settings.num_tasks, cells=cells)
 
     @property
     def profile_hashes(self) -> dict[str, str]:
         """Content hash of every device profile, by name."""
         return {profile.name: profile.hash for profile in self.setup.profiles}
 
-    def predicted_seconds(self, chunk: Chunk) -> float:
-        """Return a rough prediction of one task's work, from MACs."""
+    def unit_seconds(self, group: Group) -> float:
+        """Return a rough prediction of one task's work on the group's cells, from MACs."""
         graph = layer_graph(self.settings.backbone, self.settings.resolution)
         passes = 2 * expected_support(self.settings.episodes) * self.settings.finetune.iterations
         trained = sum(
             (3.0 if METHODS[m].is_full else 1.5) * (min(len(d), 4) if METHODS[m].has_budget else 1)
-            for m, d in chunk.cells
+            for m, d in group[1]
             if METHODS[m].uses_network and METHODS[m].tuner != "none"
         )
         return 0.05 + passes * trained * graph.forward_macs / MACS_PER_SECOND
@@ -103,8 +90,13 @@ def plan_run(settings: SimulationSettings) -> RunPlan:
         profiles=profiles,
         data_roots=settings.data_roots,
         run_folder="",
+        split=settings.split,
+        episodes=settings.episodes,
+        seed=settings.seed,
+        domain_hashes=tuple((d.name, d.content_hash) for d in domains),
     )
-    identity = identity_of(settings, checkpoint=checkpoint, domain_hashes={d.name: d.content_hash for d in domains})
+    identity = identity_of(settings, checkpoint=checkpoint, domain_hashes=dict(setup.domain_hashes))
+    setup = replace(setup, run_identity=content_hash({k: v for k, v in identity.items() if k != "domain_hashes"}))
     return RunPlan(settings=settings, setup=setup, weights=weights, domains=domains, identity=identity)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tinytrain_dist.adaptation.fine_tuning import Adaptation
@@ -26,6 +26,19 @@ COLLAPSE_SHARE = 0.05
 SLOW_SELECTION_MS = 35_000.0
 SLOW_SELECTION_SHARE = 0.10
 _EMPTY: Row = dict.fromkeys(column.name for column in COLUMNS)
+
+
+OUTCOME_COLUMNS = (
+    "accuracy_before", "accuracy_after", "loss_first", "loss_last", "iterations", "status", "message",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredOutcome:
+    """The outcome of a plan as a finished row holds it: the values of ``OUTCOME_COLUMNS``."""
+
+    columns: Row
+    host_ms: float
 
 
 def variant_of(method: Method, setup: UnitSetup) -> str:
@@ -70,7 +83,7 @@ class RowMaker:
         *,
         episode: Episode,
         decision: Decision,
-        outcome: Adaptation,
+        outcome: Adaptation | StoredOutcome,
         budget: Budget | None,
     ) -> Row:
         """Return the complete row of one device."""
@@ -136,7 +149,9 @@ def _episode_columns(episode: Episode) -> Row:
     }
 
 
-def _outcome_columns(outcome: Adaptation) -> Row:
+def _outcome_columns(outcome: Adaptation | StoredOutcome) -> Row:
+    if isinstance(outcome, StoredOutcome):
+        return dict(outcome.columns)
     finite = [loss for loss in outcome.losses if abs(loss) < float("inf")]
     return {
         "accuracy_before": outcome.accuracy_before,

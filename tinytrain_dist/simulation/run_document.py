@@ -7,35 +7,37 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from tinytrain_dist import __version__
 from tinytrain_dist.foundation.errors import RunLockedError
-from tinytrain_dist.foundation.paths import atomic_write
+from tinytrain_dist.foundation.storage import Storage
+from tinytrain_dist.simulation.manifest import read_json
 from tinytrain_dist.simulation.plan_run import RunPlan
-from tinytrain_dist.simulation.store import read_json
 
+DOCUMENT = "run.json"
 KIND = "simulate"
 RATE_SEARCH = "learning_rate_search"
 """Key under which a run says how ``finetune.learning_rate: auto`` was decided."""
 _PACKAGES = ("torch", "ray", "pyarrow", "numpy", "duckdb")
 
 
-def write_run_document(folder: Path, plan: RunPlan, config: Mapping[str, Any], *, status: str, **extra: Any) -> None:
+def write_run_document(
+    storage: Storage, plan: RunPlan, config: Mapping[str, Any], *, status: str, **extra: Any
+) -> None:
     """Write ``run.json``; ``extra`` holds exit code and result hash of a finished run.
 
     Domains and grid are those of every command so far: the rows of earlier ones are still there.
     """
-    earlier = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    earlier = read_run_document(storage) or {}
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     hashes = earlier.get("identity", {}).get("domain_hashes", {}) | plan.identity["domain_hashes"]
     document = {
-        "run_id": folder.name,
+        "run_id": name_of(storage),
         "kind": KIND,
         "status": status,
         "created": earlier.get("created", now),
-        "updated": now,
+        "updated": max(now, earlier.get("updated", now)),  # a clock may jump back
         "command": config.get("command", ""),
         "config": {key: value for key, value in config.items() if key not in ("command", RATE_SEARCH)},
         "identity": plan.identity | {"domain_hashes": hashes},
@@ -44,7 +46,18 @@ def write_run_document(folder: Path, plan: RunPlan, config: Mapping[str, Any], *
         **({RATE_SEARCH: config[RATE_SEARCH]} if RATE_SEARCH in config else {}),
         **extra,
     }
-    atomic_write(folder / "run.json", json.dumps(document, indent=1).encode())
+    storage.write(DOCUMENT, json.dumps(document, indent=1).encode())
+
+
+def read_run_document(storage: Storage) -> dict[str, Any] | None:
+    """Return ``run.json``, ``None`` where there is no run; raises ``StorageError`` where it is damaged."""
+    data = storage.read_if_there(DOCUMENT)
+    return None if data is None else read_json(data, where=f"{storage.location}/{DOCUMENT}")
+
+
+def name_of(storage: Storage) -> str:
+    """Return the name of a run directory: its run id."""
+    return storage.location.rstrip("/").rpartition("/")[2]
 
 
 def grid_of(plan: RunPlan, *, earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,15 +80,15 @@ def versions() -> dict[str, str]:
     return {"tinytrain_dist": __version__, "python": platform.python_version(), "machine": platform.machine()} | found
 
 
-def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+def check_identity(storage: Storage, identity: Mapping[str, Any]) -> None:
     """Refuse a run directory whose identity differs, listing the keys that do.
 
     Domains are grid keys, their content is not: a domain both runs name must hold the same images.
     """
-    path = folder / "run.json"
-    if not path.exists():
+    document = read_run_document(storage)
+    if document is None:
         return
-    document = read_json(path)
+    folder = storage.location
     if document.get("kind") != KIND:
         raise RunLockedError(f"{folder}: holds a run of kind {document.get('kind')!r}; set another run.id")
     if differing := differing_keys(document.get("identity", {}), identity):
@@ -92,13 +105,13 @@ def differing_keys(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked" for key in differing)
 
 
-def free_folder(folder: Path) -> Path:
-    """Return ``folder``, or the first of ``folder-2``, ``folder-3``, ... that holds no run."""
-    number, candidate = 1, folder
-    while (candidate / "run.json").exists():
+def free_place(root: Storage, name: str) -> Storage:
+    """Return the place ``name`` in ``root``, or the first of ``name-2``, ``name-3``, ... that holds no run."""
+    number, place = 1, root.below(name)
+    while place.read_if_there(DOCUMENT) is not None:
         number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+        place = root.below(f"{name}-{number}")
+    return place
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.foundation.hashing import canonical_json, content_hash
 from tinytrain_dist.simulation.schema import RESULT_VERSION
 
+MAX_WINDOW = 16.0
 Initialization = Literal["random", "pretrained", "meta_trained"]
 
 
@@ -28,20 +29,32 @@ class DispatchSettings:
     max_attempts
         Attempts at one task whose worker dies before it becomes a row ``crashed``.
     deadline_s
-        Seconds one task may take; a chunk may take that times its tasks.
+        Seconds one task may take.
     max_failed_share
         Share of finished tasks that may fail before the run stops early.
+    window_per_worker
+        Chunks handed out per worker of the cluster: one computes, the rest wait beside it.
+    speculate
+        At the end idle workers compute overdue chunks a second time; the first result counts.
+    retry_failed
+        Tasks that crashed, timed out or raised in an earlier command are computed again.
     """
 
     chunk_seconds: float = 3.0
     max_attempts: int = 3
     deadline_s: float = 900.0
     max_failed_share: float = 0.5
+    window_per_worker: float = 2.5
+    speculate: bool = True
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
         for key in ("chunk_seconds", "max_attempts", "deadline_s"):
-            if getattr(self, key) <= 0:
+            if not getattr(self, key) > 0:
                 raise ConfigError(f"dispatch.{key}: found {getattr(self, key)}; allowed: above 0")
+        if not 1 <= self.window_per_worker <= MAX_WINDOW:
+            found = self.window_per_worker
+            raise ConfigError(f"dispatch.window_per_worker: found {found}; allowed: 1 to {MAX_WINDOW:g}")
         if not 0 <= self.max_failed_share <= 1:
             raise ConfigError(f"dispatch.max_failed_share: found {self.max_failed_share}; allowed: 0 to 1")
 

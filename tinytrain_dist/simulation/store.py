@@ -1,160 +1,239 @@
 """The run directory: shards are written by workers, and only the driver's manifest says which ones count.
 
-A shard whose file is missing or altered is dropped from the manifest and computed again; a shard that no
-manifest names is computed again too. Either way the rows are the same.
+What the manifest's log may say: a shard is added; shards are dropped (their files are missing or altered); cells
+are void from here on (a device's profile has changed, or what failed is to be tried again). Whatever is not
+covered after reading it to the end is computed. A shard of this run that no log names, because its driver died
+first, is adopted if it is whole and holds only missing cells.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from tinytrain_dist.foundation.errors import RunLockedError, StorageError
-from tinytrain_dist.foundation.hashing import bytes_hash, file_hash
+from tinytrain_dist.foundation.hashing import bytes_hash
 from tinytrain_dist.foundation.logs import logger
-from tinytrain_dist.foundation.paths import atomic_write
-from tinytrain_dist.simulation.request import ShardRecord
-from tinytrain_dist.simulation.schema import HOST_COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, result_schema
-from tinytrain_dist.simulation.worker import SHARD_FOLDERS, parquet_bytes
+from tinytrain_dist.foundation.storage import Storage
+from tinytrain_dist.foundation.storage.local import LocalStorage
+from tinytrain_dist.simulation.coverage import Coverage
+from tinytrain_dist.simulation.manifest import Manifest
+from tinytrain_dist.simulation.ranges import Ranges, num_in, ranges_of
+from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord, cells_of
+from tinytrain_dist.simulation.shard_files import SHARD_FOLDERS, read_rows, testimony
 
 _log = logger(__name__)
-TASK_COLUMNS = ("task_id", "domain", "split", "task_index", "way", "shots", "support_size", "query_size", "seed")
+READERS = 8
+"""Files looked at together: on an object store each look is a request."""
+RETRIED = ("crashed", "timeout", "error")
 
 
 class RunStore:
-    """Shards, manifest and final tables of one run."""
+    """Shards and manifest of one run, held by one driver.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.shards: dict[str, ShardRecord] = {}
-        self._generation = 0
+    Parameters
+    ----------
+    identity
+        Hash of what decides the run's numbers: only shards that name it are adopted.
+    profiles
+        Content hash of every device profile of the request.
+    guard
+        Called before every commit; raises where the run's lock has been lost.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        identity: str = "",
+        profiles: dict[str, str] | None = None,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.storage, self.coverage = storage, Coverage()
+        self._identity, self._profiles, self._guard = identity, profiles or {}, guard
+        self._manifest = Manifest(storage)
+        self._sources = Sources({})
+
+    @property
+    def generation(self) -> int:
+        """Number of the last commit: the same number, the same rows."""
+        return self._manifest.generation
 
     def open(self) -> None:
-        """Read the manifest and drop every shard whose files are not what it says."""
-        path = self.folder / "manifest.json"
-        if not path.exists():
-            return
-        manifest = read_json(path)
-        if manifest.get("schema_version") != SCHEMA_VERSION:
-            found = manifest.get("schema_version")
-            raise RunLockedError(f"{path}: schema version {found}; this program writes {SCHEMA_VERSION}")
-        try:
-            self._generation, records = int(manifest["generation"]), [_record(raw) for raw in manifest["shards"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise StorageError(f"{path}: no manifest of this program ({type(error).__name__}: {error})") from error
-        for record in records:
-            if self._is_whole(record):
-                self.shards[record.name] = record
-            else:
-                _log.warning("%s: shard %s is missing or damaged; its tasks are computed again", path, record.name)
+        """Read the manifest, drop what is not as it says, void what has another price, adopt what was left."""
+        self._manifest.open()
+        self._drop_damaged()
+        self._replay()
+        known = {path for _, event in self._manifest.events() for path in event.get("add", {}).get("files", ())}
+        self._adopt(path for path in self.storage.names("shards") if path not in known)
+        self._sources = Sources.of(record for _, record in self.records())
+
+    def _drop_damaged(self) -> None:
+        damaged: list[str] = []
+        with ThreadPoolExecutor(READERS) as readers:
+            records = (record for _, record in self.records())
+            while batch := list(islice(records, 1024)):
+                whole = readers.map(self._is_whole, batch)
+                damaged += [record.name for record, good in zip(batch, whole, strict=True) if not good]
+        if damaged:
+            names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
+            where = self.storage.location
+            _log.warning("%s: %d shards are missing or damaged (%s); computed again", where, len(damaged), names)
+            self._say({"drop": damaged})
 
     def _is_whole(self, record: ShardRecord) -> bool:
-        paths = [(self.folder / name, digest) for name, digest in record.files.items()]
-        return all(path.is_file() and file_hash(path) == digest for path, digest in paths)
+        found = ((self.storage.read_if_there(path), digest) for path, digest in record.files.items())
+        return all(data is not None and bytes_hash(data) == digest for data, digest in found)
 
-    def drop_repriced(self, profiles: dict[str, str]) -> None:
-        """Drop the shards that were priced with another content of one of ``profiles``: they are computed again."""
-        for record in list(self.shards.values()):
-            changed = sorted(d for d, digest in record.profiles.items() if profiles.get(d, digest) != digest)
-            if changed:
-                _log.warning("%s: profile %s has changed; its rows are computed again", self.folder, ", ".join(changed))
-                del self.shards[record.name]
+    def _replay(self) -> None:
+        """Mark what the log covers; void the rows of devices whose profile is no longer the one they were made with."""
+        live = {(place, record.name) for place, record in self.records()}
+        priced: dict[str, set[str]] = {}
+        for place, event in self._manifest.events():
+            if "void" in event:
+                self._void(event["void"], priced)
+            elif "add" in event and (place, event["add"]["name"]) in live:
+                added = event["add"]
+                self.coverage.mark(added["domain"], _ranges(added["ranges"]), cells_of(added["cells"]))
+                for device, digest in added["profiles"].items():
+                    priced.setdefault(device, set()).add(digest)
+        for device in sorted(d for d in priced if priced[d] - {self._profiles.get(d)} and d in self._profiles):
+            _log.warning("%s: profile %s has changed; its rows are priced again", self.storage.location, device)
+            self._say({"void": {"device": device}})
+            self.coverage.clear_device(device)
 
-    def covered(self) -> set[tuple[str, str, str]]:
-        """Return every finished (task id, method, device)."""
-        return {
-            (task, method, device)
-            for record in self.shards.values()
-            for method, devices in record.cells
-            for device in devices
-            for task in record.tasks
-        }
+    def _void(self, void: dict[str, object], priced: dict[str, set[str]]) -> None:
+        if "device" in void:
+            self.coverage.clear_device(str(void["device"]))
+            priced.pop(str(void["device"]), None)
+        else:
+            ranges, cells = _ranges(void["ranges"]), cells_of(void["cells"])
+            self.coverage.mark(str(void["domain"]), ranges, cells, done=False)
+
+    def _adopt(self, orphans: Iterable[str]) -> None:
+        adopted = [self._adopted(path) for path in orphans]
+        self.commit()
+        if any(adopted):
+            where = self.storage.location
+            _log.info("%s: %d finished shards that no manifest named are adopted", where, sum(adopted))
+        if not all(adopted):
+            self.remove_strays()
+
+    def _adopted(self, path: str) -> bool:
+        found = testimony(path, self.storage.read(path))
+        if found is None or found[0] != self._identity or not self._is_whole(found[1]):
+            return False
+        same_price = all(self._profiles.get(device) == digest for device, digest in found[1].profiles.items())
+        return same_price and self.add(found[1])
+
+    def void_failed(self) -> int:
+        """Void the rows of tasks that crashed, timed out or raised; return how many tasks are tried again."""
+        num_tasks = 0
+        for _, record in list(self.records()):
+            for cells, ranges in self._failed_cells(record).items() if record.failed_tasks else ():
+                num_tasks += num_in(ranges)
+                self.coverage.mark(record.domain, ranges, cells, done=False)
+                self._manifest.pending.append({"void": {"domain": record.domain, "ranges": ranges, "cells": cells}})
+        self.commit()
+        return num_tasks
+
+    def _failed_cells(self, record: ShardRecord) -> dict[Cells, Ranges]:
+        """Return the failed tasks of a shard that are still covered, by the cells that failed."""
+        columns = ["task_index", "method", "device", "status"]
+        rows = read_rows(self.storage.read(record.rows_file), columns=columns)
+        failed: dict[int, dict[str, list[str]]] = {}
+        for row in rows.filter(pc.is_in(rows["status"], value_set=pa.array(RETRIED, pa.string()))).to_pylist():
+            index, method, device = row["task_index"], row["method"], row["device"]
+            if self.coverage.touches(record.domain, ((index, index + 1),), ((method, (device,)),)):
+                failed.setdefault(index, {}).setdefault(method, []).append(device)
+        by_cells: dict[Cells, list[int]] = {}
+        for index, methods in sorted(failed.items()):
+            by_cells.setdefault(tuple((m, tuple(d)) for m, d in methods.items()), []).append(index)
+        return {cells: ranges_of(np.array(tasks, dtype=np.int64)) for cells, tasks in by_cells.items()}
 
     def add(self, record: ShardRecord) -> bool:
-        """Enter a shard into the manifest; false when an earlier attempt is there already."""
-        if record.name in self.shards:
+        """Enter a shard, to count from the next commit on; false when any of its cells is done already."""
+        if self.coverage.touches(record.domain, record.ranges, record.cells):
             return False
-        self.shards[record.name] = record
-        self.write_manifest()
+        self.coverage.mark(record.domain, record.ranges, record.cells)
+        self._manifest.pending.append({"add": record.document()})
         return True
 
-    def write_manifest(self) -> None:
-        """Replace the manifest by its next generation."""
-        self._generation += 1
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "generation": self._generation,
-            "shards": [asdict(self.shards[name]) for name in sorted(self.shards)],
-        }
-        atomic_write(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    @property
+    def num_pending(self) -> int:
+        """Shards entered and not committed."""
+        return len(self._manifest.pending)
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield the rows of every shard in the manifest."""
-        for name in sorted(self.shards):
-            yield pq.read_table(self.folder / self.shards[name].rows_file, schema=result_schema())
+    def commit(self) -> None:
+        """Write the entered shards into the manifest; they count when this returns."""
+        if self._manifest.pending:
+            self._guard()
+            self._manifest.commit()
 
-    def finish(self) -> pa.Table:
-        """Write results/, tasks.parquet and failures.parquet from the shards; returns all rows sorted by key.
+    def fold(self) -> None:
+        """Fold the journal into the manifest's snapshot."""
+        self.commit()
+        self._guard()
+        self._manifest.fold()
 
-        Files of shards that no manifest names (left by a crash or a late attempt) are removed.
-        """
-        table = sorted_rows(pa.concat_tables(self.tables()))
-        atomic_write(self.folder / "results" / "part-00000.parquet", parquet_bytes(table))
-        tasks = table.select(list(TASK_COLUMNS)).to_pylist()
-        known = sorted(tasks, key=lambda row: bool(row["shots"]))  # a failed row does not know its episode
-        unique = {row["task_id"]: row for row in known}
-        drawn = [unique[task] for task in sorted(unique)]
-        schema = pa.schema([table.schema.field(name) for name in TASK_COLUMNS])
-        atomic_write(self.folder / "tasks.parquet", parquet_bytes(pa.Table.from_pylist(drawn, schema=schema)))
-        failed = table.filter(pc.not_equal(table["status"], "ok"))
-        atomic_write(self.folder / "failures.parquet", parquet_bytes(failed))
-        self._remove_strays()
-        return table
+    def _say(self, *events: dict[str, object]) -> None:
+        self._manifest.pending += events
+        self.commit()
 
-    def _remove_strays(self) -> None:
-        named = {self.folder / path for record in self.shards.values() for path in record.files}
+    def sources(self, chunk: Chunk) -> tuple[tuple[str, str], ...]:
+        """Return the shards that were there when the run was opened and may hold rows of the chunk's tasks."""
+        return self._sources.overlapping(chunk)
+
+    def records(self) -> Iterator[tuple[int, ShardRecord]]:
+        """Yield every shard that counts, with its place in the log."""
+        return self._manifest.records()
+
+    def voids(self) -> list[tuple[int, dict[str, object]]]:
+        """Return what has been voided: place in the log (rows of earlier shards are meant), and which cells."""
+        return [(place, event["void"]) for place, event in self._manifest.events() if "void" in event]
+
+    def remove_strays(self) -> None:
+        """Remove the files of shards that do not count: of late attempts, damaged or of another run."""
+        named = {path for _, record in self.records() for path in record.files}
         for folder in SHARD_FOLDERS:
-            for path in (self.folder / folder).glob("*"):
+            for path in list(self.storage.names(folder)):
                 if path not in named:
-                    path.unlink(missing_ok=True)
+                    self.storage.remove(path)
+            if isinstance(self.storage, LocalStorage):  # what a killed worker was writing; no store lists it
+                for file in Path(self.storage.location, folder).glob(".*.tmp"):
+                    file.unlink(missing_ok=True)
 
 
-def sorted_rows(table: pa.Table) -> pa.Table:
-    """Return the rows in order of their key."""
-    return table.sort_by([(name, "ascending") for name in KEY_COLUMNS])
+class Sources(NamedTuple):
+    """Where finished rows lie: by domain the first and last task index of each shard, and its files."""
+
+    by_domain: dict[str, tuple[NDArray[np.int64], list[tuple[str, str]]]]
+
+    @staticmethod
+    def of(records: Iterable[ShardRecord]) -> Sources:
+        """Return the sources that ``records`` are."""
+        found: dict[str, tuple[list[tuple[int, int]], list[tuple[str, str]]]] = {}
+        for record in records:
+            spans, files = found.setdefault(record.domain, ([], []))
+            spans.append((record.ranges[0][0], record.ranges[-1][1]))
+            files.append((record.rows_file, record.fisher_file))
+        return Sources({name: (np.array(spans, dtype=np.int64), files) for name, (spans, files) in found.items()})
+
+    def overlapping(self, chunk: Chunk) -> tuple[tuple[str, str], ...]:
+        """Return (rows file, Fisher file) of the shards whose tasks may be the chunk's."""
+        if chunk.domain not in self.by_domain:
+            return ()
+        spans, files = self.by_domain[chunk.domain]
+        hits = (spans[:, 0] < chunk.ranges[-1][1]) & (spans[:, 1] > chunk.ranges[0][0])
+        return tuple(files[place] for place in np.flatnonzero(hits))
 
 
-def result_hash(table: pa.Table) -> str:
-    """Return the hash of the sorted rows without the columns about the computing machine."""
-    ours = sorted_rows(table).drop_columns(list(HOST_COLUMNS)).combine_chunks()
-    return bytes_hash(json.dumps(ours.to_pylist(), sort_keys=True).encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object; raises ``StorageError`` naming the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise StorageError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def _record(raw: dict[str, Any]) -> ShardRecord:
-    return ShardRecord(
-        name=raw["name"],
-        rows=raw["rows"],
-        failed_tasks=raw["failed_tasks"],
-        tasks=tuple(raw["tasks"]),
-        cells=tuple((method, tuple(devices)) for method, devices in raw["cells"]),
-        profiles=dict(raw["profiles"]),
-        files=dict(raw["files"]),
-    )
+def _ranges(raw: object) -> Ranges:
+    return tuple((int(start), int(stop)) for start, stop in raw)  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from tinytrain_dist.data.episodes import Episode, EpisodeSpec, load_episode
 from tinytrain_dist.graphs.budget import Budget
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation.request import Cells, UnitSetup
-from tinytrain_dist.simulation.rows import Row, RowMaker
+from tinytrain_dist.simulation.rows import Row, RowMaker, StoredOutcome
 
 FP32_BYTES = 4
 """A memory budget given in the settings is counted at fp32, as the paper's."""
@@ -45,12 +45,35 @@ class UnitResult:
     fisher: FisherInformation | None = None
 
 
+@dataclass
+class StoredTask:
+    """What earlier commands of the same run found out about a task: equal to the bit to finding it out again.
+
+    Attributes
+    ----------
+    outcomes
+        (tuner, plan hash; None where nothing is updated) -> the outcome of that plan.
+    """
+
+    outcomes: dict[tuple[str, str | None], StoredOutcome] = field(default_factory=dict)
+    fisher: FisherInformation | None = None
+
+
 class Unit:
     """One task on one checkpoint, with everything its methods share computed at first need."""
 
-    def __init__(self, spec: EpisodeSpec, *, network: FoldedNetwork, setup: UnitSetup, attempt: int) -> None:
+    def __init__(
+        self,
+        spec: EpisodeSpec,
+        *,
+        network: FoldedNetwork,
+        setup: UnitSetup,
+        attempt: int,
+        stored: StoredTask | None = None,
+    ) -> None:
         self.spec, self.network, self.setup, self.attempt = spec, network, setup, attempt
-        self._outcomes: dict[tuple[str, str], tuple[Adaptation | Exception, float]] = {}
+        self._stored = stored or StoredTask()
+        self._outcomes: dict[tuple[str, str], tuple[Adaptation | StoredOutcome | Exception, float]] = {}
 
     @cached_property
     def episode(self) -> Episode:
@@ -72,6 +95,8 @@ class Unit:
     @cached_property
     def fisher(self) -> FisherInformation:
         """Fisher information of the task: measured once, shared by every device."""
+        if self._stored.fisher is not None:
+            return self._stored.fisher
         selection = self.setup.selection
         inspected = self.network.graph.last_blocks(selection.inspect_blocks)
         return fisher_information(self.task, inspected, point=selection.fisher_point)
@@ -87,7 +112,8 @@ class Unit:
         result = UnitResult()
         for (name, devices), (_, decisions) in zip(cells, decided, strict=True):
             self._add_rows(result, METHODS[name], devices, decisions)
-        result.fisher = self.__dict__.get("fisher")
+        if self._stored.fisher is None:
+            result.fisher = self.__dict__.get("fisher")
         return result
 
     def _decide(self, method: Method, devices: tuple[str, ...]) -> list[Decision] | Exception:
@@ -111,6 +137,10 @@ class Unit:
         order = sorted(wanted, key=lambda key: (_cut(wanted[key][1], last), key))
         for key in order:
             method, plan = wanted[key]
+            known = self._stored.outcomes.get((method.tuner, None if plan.is_empty else plan.hash))
+            if known is not None:
+                self._outcomes[key] = known, known.host_ms
+                continue
             start = time.perf_counter()
             try:
                 outcome: Adaptation | Exception = method.adapt(self.task, plan)
@@ -137,7 +167,8 @@ class Unit:
             raise outcome
         if not plan.is_empty:
             result.plans[plan.hash] = plan
-            result.curves[maker.variant, method.name, plan.hash] = outcome
+            if isinstance(outcome, Adaptation):
+                result.curves[maker.variant, method.name, plan.hash] = outcome
         profile = self.setup.profile(device)
         budget = self._budget(profile) if method.has_budget else None
         row = maker.row(profile, episode=self.episode, decision=decision, outcome=outcome, budget=budget)

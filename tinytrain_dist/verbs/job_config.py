@@ -129,15 +129,27 @@ class DispatchConfig:
     max_attempts: int = 3
     deadline_s: float = 900.0
     max_failed_share: float = 0.5
+    window_per_worker: float = 2.5
+    speculate: bool = True
+    retry_failed: bool = False
 
 
 @dataclass
 class ExecutorConfig:
-    """``ray`` or ``serial``; ``address`` null: the cluster in RAY_ADDRESS, else one of this machine."""
+    """``ray`` or ``serial``; ``address`` null: the cluster in RAY_ADDRESS, else one of this machine.
+
+    ``num_cpus``, ``num_gpus``, ``memory_bytes`` and ``resources`` are what ONE worker takes, fractions allowed, as in
+    ``executor.num_gpus=0.25`` or ``executor.resources={fast_disk:1}``.
+    """
 
     kind: str = "ray"
     num_workers: int | None = None
     address: str | None = None
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory_bytes: int | None = None
+    resources: Any = None
+    patience_s: float = 10.0
 
 
 @dataclass

@@ -10,6 +10,7 @@ from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettin
 from tinytrain_dist.costs.schemes import find_scheme
 from tinytrain_dist.data.domain import SplitName
 from tinytrain_dist.data.episodes import EpisodeSettings
+from tinytrain_dist.execution.needs import WorkerNeeds
 from tinytrain_dist.execution.settings import ExecutorSettings
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.metatraining.pretrain_settings import PretrainSettings
@@ -24,7 +25,20 @@ AUTO = "auto"
 
 def executor_settings(config: ExecutorConfig) -> ExecutorSettings:
     """Return where calls run."""
-    return ExecutorSettings(kind=config.kind, num_workers=config.num_workers, address=config.address)  # type: ignore[arg-type]
+    resources = config.resources or {}
+    if not isinstance(resources, dict) or not all(isinstance(v, int | float) for v in resources.values()):
+        raise ConfigError(f"executor.resources: found {resources!r}; allowed: {{NAME:AMOUNT,...}}, or null")
+    needs = WorkerNeeds(
+        num_cpus=config.num_cpus, num_gpus=config.num_gpus, memory_bytes=config.memory_bytes,
+        resources=tuple(sorted((str(name), float(amount)) for name, amount in resources.items())),
+    )  # fmt: skip
+    return ExecutorSettings(
+        kind=config.kind,  # type: ignore[arg-type]
+        num_workers=config.num_workers,
+        address=config.address,
+        needs=needs,
+        patience_s=config.patience_s,
+    )
 
 
 def simulation_settings(config: JobConfig, *, weights: Path | None) -> SimulationSettings:

@@ -1,0 +1,88 @@
+"""The run in motion: chunks go out, shards come in, and every one is in the manifest before it counts as done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from tinytrain_dist.execution.executor import Executor
+from tinytrain_dist.foundation.errors import TooManyFailuresError
+from tinytrain_dist.simulation.backlog import Backlog
+from tinytrain_dist.simulation.dispatch import Dispatcher, Finished
+from tinytrain_dist.simulation.plan_run import RunPlan
+from tinytrain_dist.simulation.rates import Group, Rates
+from tinytrain_dist.simulation.request import Chunk
+from tinytrain_dist.simulation.status import RunStatus
+from tinytrain_dist.simulation.store import RunStore
+from tinytrain_dist.simulation.worker import failed_shard, run_chunk
+
+MIN_TASKS_FOR_SHARE = 10
+"""A run is not stopped before so many tasks: a share of fewer says nothing."""
+COMMIT_SHARDS, COMMIT_S = 64, 0.25
+"""Shards that arrive together are committed together: so many, or those of so many seconds."""
+
+
+class Computation:
+    """Computes what is missing in a store."""
+
+    def __init__(self, plan: RunPlan, store: RunStore, status: RunStatus) -> None:
+        self._plan, self._store, self._status = plan, store, status
+        self._committed = time.monotonic()
+
+    def run(self, missing: dict[Group, int], workers: Executor) -> None:
+        """Dispatch the missing tasks; what has arrived is committed however this ends.
+
+        Raises
+        ------
+        TooManyFailuresError
+            More than ``max_failed_share`` of the finished tasks failed.
+        """
+        dispatch, grid = self._plan.settings.dispatch, self._plan.grid
+        weights, setup = workers.share(self._plan.weights), workers.share(self._plan.setup)
+
+        def submit(chunk: Chunk, *, deadline_s: float) -> int:
+            chunk = replace(chunk, stored=self._store.sources(chunk))
+            return workers.submit(run_chunk, weights, setup, chunk, deadline_s=deadline_s)
+
+        backlog = Backlog(
+            grid.pieces(self._store.coverage), missing, rates=Rates(self._plan.unit_seconds),
+            chunk_seconds=dispatch.chunk_seconds,
+        )  # fmt: skip
+        dispatcher = Dispatcher(workers, backlog, submit=submit, settings=dispatch)
+        try:
+            for finished in dispatcher.run():
+                if finished is not None:
+                    self.enter(finished)
+                self._keep_up(dispatcher, workers)
+        finally:
+            self._store.commit()
+
+    def _keep_up(self, dispatcher: Dispatcher, workers: Executor) -> None:
+        now = time.monotonic()
+        if self._store.num_pending >= COMMIT_SHARDS or now - self._committed >= COMMIT_S:
+            self._store.commit()
+            self._committed = now
+        status = self._status
+        status.retried, status.in_flight = dispatcher.retried, dispatcher.num_in_flight
+        status.workers = workers.num_workers
+        status.write()
+
+    def enter(self, finished: Finished) -> None:
+        """Enter a finished chunk into the store and the account."""
+        record = finished.record
+        if record is None:
+            assert finished.failure is not None
+            status, message = finished.failure.kind, finished.failure.message
+            record = failed_shard(self._plan.setup, finished.chunk, status=status, message=message)
+        if self._store.add(record):
+            self._status.add(tasks=record.num_tasks, rows=record.rows, failed=record.failed_tasks)
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        status, limit = self._status, self._plan.settings.dispatch.max_failed_share
+        is_last = status.cached + status.done >= status.total
+        if status.done >= MIN_TASKS_FOR_SHARE and not is_last and status.failed > limit * status.done:
+            raise TooManyFailuresError(
+                f"{status.failed} of {status.done} tasks failed, more than dispatch.max_failed_share = {limit}; "
+                f"see {self._store.storage.location}/failures.parquet"
+            )
