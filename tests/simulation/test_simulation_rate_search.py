@@ -59,13 +59,21 @@ def test_equal_rates_go_to_the_smaller(tmp_path: Path, monkeypatch: pytest.Monke
     assert search(tmp_path, grid=RateGrid(rates=(3e-2, 1e-3), num_tasks=1, domains=("emoji",))).rate == 1e-3
 
 
-@pytest.mark.parametrize("split", ["valid", "all"])
-def test_classes_that_are_tested_are_never_chosen_on(split: str) -> None:
-    settings = tiny_settings(domains=("icons",), split=split)
-    with pytest.raises(ConfigError, match=r"valid classes of \['icons'\].*set data.split=test"):
-        GRID.check(settings)
-    GRID.check(tiny_settings(domains=("icons",), split="test"))
-    GRID.check(tiny_settings(domains=("signs",), split=split))
+@pytest.mark.parametrize("split", ["test", "valid", "all"])
+def test_no_rate_is_chosen_on_a_domain_that_is_tested(split: str) -> None:
+    settings = tiny_settings(domains=("icons", "signs"), split=split)
+    GRID.check(settings)
+    assert GRID.trial(settings, rate=1e-3).domains == ("emoji",)
+    assert GRID.trial(tiny_settings(), rate=1e-3).domains == ("emoji", "icons")
+    with pytest.raises(ConfigError, match=r"choose the rate on \['emoji', 'icons'\], which data.domains tests"):
+        GRID.check(tiny_settings(domains=("icons", "emoji", "signs"), split=split))
+
+
+def test_the_choice_records_the_domains_it_was_made_on(tmp_path: Path) -> None:
+    choice = search(tmp_path, tiny_settings(domains=("icons",), methods=("last_layer",)))
+    assert choice.document()["grid"]["domains"] == ("emoji",) and choice.document()["split"] == "valid"
+    for name in choice.runs.values():
+        assert {(r["domain"], r["split"]) for r in rows_of(tmp_path / FOLDER / name)} == {("emoji", "valid")}
 
 
 def test_methods_without_training_have_no_rate() -> None:

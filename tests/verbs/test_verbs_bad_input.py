@@ -37,7 +37,11 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path, *words: str, code: E
         ("finetune.iteratons=1", ExitCode.USAGE, "did you mean 'finetune.iterations'"),
         ("experiment=quikstart", ExitCode.USAGE, "unknown experiment 'quikstart'"),
         ("methods=[none,tinytrian]", ExitCode.USAGE, "unknown method 'tinytrian'; did you mean 'tinytrain'"),
-        ("methods=[none,layer_alone_99]", ExitCode.USAGE, "'layer_alone_99': unknown layer; mobilenet_v2_w0.1 has layers"),
+        (
+            "methods=[none,layer_alone_99]",
+            ExitCode.USAGE,
+            "'layer_alone_99': unknown layer; mobilenet_v2_w0.1 has layers",
+        ),
         ("methods=[none,layer_alone_2_top]", ExitCode.USAGE, "raise selection.inspect_blocks"),
         ("selection.criterion=fisher_onyl", ExitCode.USAGE, "did you mean 'fisher_only'"),
         (
@@ -210,7 +214,10 @@ def test_a_domain_of_one_class_makes_no_task(tmp_path: Path, capsys: pytest.Capt
     ("words", "expected"),
     [
         (["methods=[none]"], "auto, but none of ['none'] trains; set a rate"),
-        (["data.domains=[emoji]", "data.split=valid"], "which data.split='valid' would test on; set data.split=test"),
+        (
+            ["data.domains=[emoji,icons]", "data.split=valid"],
+            "choose the rate on ['emoji', 'icons'], which data.domains tests; name others",
+        ),
         (
             ["rate_search.rates=[0.1,0.1]"],
             "rate_search.rates: found [0.1, 0.1]; allowed: at least one rate, none twice",

@@ -6,7 +6,7 @@ every run with the same checkpoint, methods and settings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from tinytrain_dist.simulation.engine import simulate
 from tinytrain_dist.simulation.settings import SimulationSettings
 
 FOLDER = "learning_rates"
-FORBIDDEN_SPLITS = ("valid", "all")
-"""Splits that hold the classes the rate is chosen on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class RateGrid:
     Attributes
     ----------
     domains
-        Source domains; tasks come from their classes of split ``valid``.
+        Source domains; tasks come from their classes of split ``valid``. One that is tested is left out.
     num_tasks
         Tasks of each domain.
     """
@@ -50,21 +48,26 @@ class RateGrid:
         if self.num_tasks < 1:
             raise ConfigError(f"rate_search.num_tasks: found {self.num_tasks}; allowed: 1 or more")
 
-    def check(self, settings: SimulationSettings) -> None:
-        """Raise ``ConfigError`` where the tasks of ``settings`` hold classes the rate would be chosen on."""
-        shared = set(self.domains) & set(settings.domains)
-        if shared and settings.split in FORBIDDEN_SPLITS:
+    def without(self, tested: Collection[str]) -> RateGrid:
+        """Return the grid on those of its domains that are not ``tested``: no rate is chosen on a target domain."""
+        left = tuple(name for name in self.domains if name not in tested)
+        if not left:
             raise ConfigError(
-                f"finetune.learning_rate: auto chooses the rate on the valid classes of {sorted(shared)}, which "
-                f"data.split={settings.split!r} would test on; set data.split=test or a rate"
+                f"finetune.learning_rate: auto would choose the rate on {sorted(self.domains)}, which data.domains "
+                f"tests; name others in meta_train.domains, or set a rate"
             )
+        return replace(self, domains=left)
+
+    def check(self, settings: SimulationSettings) -> None:
+        """Raise ``ConfigError`` where the rate could only be chosen on what ``settings`` tests, or none is needed."""
+        self.without(settings.domains)
         if not trained_methods(settings):
             raise ConfigError(f"finetune.learning_rate: auto, but none of {list(settings.methods)} trains; set a rate")
 
     def trial(self, settings: SimulationSettings, *, rate: float) -> SimulationSettings:
-        """Return the simulation that scores ``rate``: the same methods and devices on the source domains."""
+        """Return the simulation that scores ``rate``: the same methods and devices on source domains not tested."""
         return replace(
-            settings, domains=self.domains, split="valid", num_tasks=self.num_tasks,
+            settings, domains=self.without(settings.domains).domains, split="valid", num_tasks=self.num_tasks,
             methods=trained_methods(settings), finetune=replace(settings.finetune, learning_rate=rate, curve_every=0),
         )  # fmt: skip
 
@@ -97,6 +100,7 @@ def search_rate(
 ) -> RateChoice:
     """Return the best rate of ``grid`` for the methods of ``settings``; runs lie in ``root/learning_rates``."""
     grid.check(settings)
+    grid = grid.without(settings.domains)
     methods = trained_methods(settings)
     accuracies: dict[str, dict[str, float]] = {method: {} for method in methods}
     runs: dict[str, str] = {}

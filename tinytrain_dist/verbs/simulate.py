@@ -100,7 +100,7 @@ def with_searched_rate(
         return settings, {}
     choice = search_rate(settings, grid, root=root, executor=executor_settings(config.executor), command=command)
     scores = ", ".join(f"{rate}: {100 * score:.1f} %" for rate, score in choice.scores.items())
-    say(f"learning rate {choice.rate:g}, best on valid classes of {' and '.join(grid.domains)} ({scores})")
+    say(f"learning rate {choice.rate:g}, best on valid classes of {' and '.join(choice.grid.domains)} ({scores})")
     finetune = replace(settings.finetune, learning_rate=choice.rate)
     return replace(settings, finetune=finetune), {RATE_SEARCH: choice.document()}
 
