@@ -148,15 +148,6 @@ def test_rows_of_one_family_only_are_named(tmp_path: Path) -> None:
     assert "one model family only: not validated on another" in report[0]["notes"]
 
 
-def test_several_runtimes_of_a_new_board_become_several_profiles(tmp_path: Path) -> None:
-    rows = [row | {"profile": "chip"} for row in cells_of() if row["profile"] == "stm32h743"]
-    calibrate_files([write_cells(tmp_path / "rows.csv", rows)], [], out=None)
-    names = {path.stem for path in tmp_path.glob("*.yaml")}
-    assert "chip" in names
-    assert len(names) == 4
-    assert len({load_profile(name, [tmp_path]).runtime for name in names}) == 4
-
-
 def test_far_outside_the_measured_range_is_flagged_and_wider() -> None:
     profile = load_profile("stm32h747")
     inside = read_operations(INFERENCE)[0]

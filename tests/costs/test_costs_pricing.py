@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from paper_tables import MIB, plan_of
+from plan_strategies import plans
 
 from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
+from tinytrain_dist.costs.extrapolation import network_operations
 from tinytrain_dist.costs.fit import fixed_bytes
 from tinytrain_dist.costs.latency import forward_ms
 from tinytrain_dist.costs.lifetime import lifetime_memory
 from tinytrain_dist.costs.macs import fisher_macs, plan_macs
+from tinytrain_dist.costs.prediction import predict
 from tinytrain_dist.costs.pricing import Price, Workload, device_budget, plan_memory_bytes, price
-from tinytrain_dist.costs.profile_files import load_profile
+from tinytrain_dist.costs.profile_files import load_profile, load_profiles
+from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.adapters import block_ends, lite_residuals
 from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan, full_plan
 from tinytrain_dist.simulation.schema import COLUMNS
 
@@ -220,3 +227,58 @@ def test_compute_share_must_be_a_share(share: float) -> None:
 def test_a_bad_workload_says_which_setting(change: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         replace(WORK, **change)  # type: ignore[arg-type]
+
+
+def test_what_lies_outside_the_measured_rows_is_named_and_wider_at_most_as_an_estimate() -> None:
+    """The Raspberry Pi's rows are of networks with 314 million MACs and more; mcunet has 22 million."""
+    far, near = price(MCUNET, NONE, ZERO, WORK), price(layer_graph("mcunet", 512), NONE, ZERO, WORK)
+    assert ZERO.calibration.forward is not None
+    inside = ZERO.calibration.forward.interval_factor
+    assert "macs" in far.extrapolated.split(", ")
+    assert near.extrapolated == "weights"
+    compute = far.latency_ms - far.load_ms
+    assert inside * compute < far.latency_high_ms - 2 * far.load_ms <= 2 * compute * (1 + 1e-9)
+    assert price(MCUNET, NONE, F746, WORK).extrapolated == ""  # no rows at all: an estimate, and so it says
+    assert predict(ZERO, network_operations(MCUNET)).extrapolated == tuple(far.extrapolated.split(", "))
+
+
+def test_more_backward_macs_than_were_measured_are_named() -> None:
+    paper = load_profile("raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu")
+    assert price(MCUNET, SPARSE, paper, WORK).extrapolated == ""
+    large = layer_graph("mcunet", 224)
+    assert price(large, full_plan(large), paper, WORK).extrapolated == "forward_macs, backward_macs"
+    assert price(large, NONE, paper, WORK).extrapolated == ""  # nothing trains, and no forward rows exist
+
+
+def test_uncertain_memory_is_uncertain_swapping() -> None:
+    peak = price(MCUNET, SPARSE, ZERO, WORK).peak_bytes
+    exact = price(MCUNET, SPARSE, ZERO.model_copy(update={"ram_bytes": peak}), WORK)
+    roomy = price(MCUNET, SPARSE, ZERO.model_copy(update={"ram_bytes": 2 * peak}), WORK)
+    assert (exact.fits, exact.swap_ms) == ("uncertain", 0)
+    assert exact.latency_ms == roomy.latency_ms and exact.latency_low_ms == roomy.latency_low_ms
+    assert exact.latency_high_ms > roomy.latency_high_ms
+    assert exact.energy_high_mj is not None and roomy.energy_high_mj is not None
+    assert exact.energy_high_mj > roomy.energy_high_mj
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    plans(biases=True, adapters=True), st.sampled_from(load_profiles()), st.integers(1, 60), st.integers(0, 40),
+    st.integers(1, 120), st.integers(8, 400),
+)  # fmt: skip
+def test_every_interval_holds_its_value_and_grows_with_the_work(
+    case: tuple[LayerGraph, UpdatePlan], profile: DeviceProfile, support: int, iterations: int, batch: int, ram: int
+) -> None:
+    graph, plan = case
+    device = profile.model_copy(update={"ram_bytes": profile.os_overhead_bytes + ram * 100_000})
+    work = Workload(support_size=support, iterations=iterations, batch=batch)
+    less = price(graph, plan, device, work)
+    more = price(graph, plan, device, replace(work, support_size=2 * support))
+    for first in (less, more):
+        assert first.peak_low_bytes <= first.peak_bytes <= first.peak_high_bytes
+        assert 0 < first.latency_low_ms <= first.latency_ms <= first.latency_high_ms
+        if first.energy_mj is not None:
+            assert first.energy_low_mj is not None and first.energy_high_mj is not None
+            assert 0 < first.energy_low_mj <= first.energy_mj <= first.energy_high_mj
+    if batch <= support:  # above, twice the images may fill one batch better and need no second forward pass
+        assert less.latency_low_ms <= more.latency_low_ms and less.latency_high_ms <= more.latency_high_ms

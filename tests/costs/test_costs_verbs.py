@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,3 +204,29 @@ def test_the_planner_loads_neither_torch_nor_ray() -> None:
         "sys.exit(bool({'torch', 'ray', 'scipy', 'pyarrow'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_devices_list_takes_less_than_0_7_seconds_of_processor_time() -> None:
+    """Processor time: the machine may be shared. About 0.3 s on an x86-64 server core."""
+    script = "from tinytrain_dist.cli import main; main(['devices', 'list', '--json'])"
+    spent = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < 0.7
+
+
+def test_documented_shapes_of_the_looking_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    for row in _json(capsys, "devices", "list"):
+        numbers = {key for key in row if key.endswith("_bytes")} | {"threads"}
+        assert all(row[key] is None or type(row[key]) is int for key in numbers)
+        assert row["standing"] in ("estimate", "anchored", "fitted", "calibrated")
+    backbone = _json(capsys, "backbones", "mcunet")
+    assert len(backbone["layers"]) == 42
+    assert (backbone["totals"]["weights"], backbone["totals"]["forward_macs"]) == (463_216, 22_453_504)
+    answer = _json(capsys, "costs", "--backbone", "mcunet", "--method", "sparse_update", "--device", "stm32h747")
+    plain = {key: value for key, value in answer.items() if key.endswith(("_bytes", "_macs"))}
+    assert all(value is None or type(value) is int for value in plain.values())
+    assert {"latency_ms", "energy_mj", "fits", "ram_margin_bytes", "standing", "extrapolated"} < set(answer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,9 @@ def target_of(
     device = profile_path(setting.profile, where)
     if device is None:
         return _new_device(setting, board, out=out, dirs=where, base=base or _STAND_INS[form])
-    default = setting_of(read_profile(device, where))
-    if default == Setting(**{**vars(setting), "power_mode": ""}) and not setting.power_mode:
+    default = read_profile(device, where)
+    same_mode = setting.power_mode in ("", default.power_mode)
+    if same_mode and setting_of(default) == replace(setting, power_mode=""):
         return Target(path=out / device.name, keys=own_keys(device), header=header_of(device))
     own = profile_path(setting.long_name, where)
     if own is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ def profile_names(dirs: Sequence[str | Path] = ()) -> list[str]:
 def load_profile(name: str, dirs: Sequence[str | Path] = ()) -> DeviceProfile:
     """Return profile ``name``; a user's folder goes before the shipped profiles.
 
-    ``<device>--<runtime>--<precision>--t<threads>--<accelerator>`` of a device's default setting names the profile
-    ``<device>`` too.
+    ``<device>--<runtime>--<precision>--t<threads>--<accelerator>`` of a device's default setting, with its power mode
+    or without, names the profile ``<device>`` too.
 
     Raises
     ------
@@ -51,7 +52,8 @@ def load_profile(name: str, dirs: Sequence[str | Path] = ()) -> DeviceProfile:
     path = profile_path(device, dirs) if device != name else None
     if path is not None:
         default = read_profile(path, dirs)
-        if setting_of(default).long_name == name:
+        bare = setting_of(default)
+        if name in (bare.long_name, replace(bare, power_mode=default.power_mode or "").long_name):
             return default
     raise ProfileError(f"unknown device profile {name!r}; {nearest(name, profile_names(dirs))}")
 
@@ -67,7 +69,7 @@ def profile_path(name: str, dirs: Sequence[str | Path] = ()) -> Path | None:
 
 
 def setting_of(profile: DeviceProfile) -> Setting:
-    """Return the setting a profile stands for."""
+    """Return the setting a profile stands for, whatever its power mode."""
     return Setting(
         profile=profile.name.split("--", 1)[0],
         runtime=profile.runtime,
