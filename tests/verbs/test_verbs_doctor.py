@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import REFUSED, set_account
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.data import bundled_check, domain, splits
@@ -19,6 +20,7 @@ from tinytrain_dist.execution import ray_session
 from tinytrain_dist.execution.machine_check import diagnose_machine
 from tinytrain_dist.foundation.diagnosis import diagnose, ok
 from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.foundation.storage import open_storage
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +110,18 @@ def test_a_run_root_that_cannot_be_written(doctor: Any, tmp_path: Path) -> None:
 def test_an_unknown_storage_scheme(doctor: Any) -> None:
     (line,) = doctor("--root", "ftp://somewhere/runs", code=ExitCode.USAGE)["storage"]
     assert "scheme" in line["found"] and "s3://" in line["found"]
+
+
+def test_a_bucket_as_run_root(doctor: Any, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = doctor("--root", f"{s3_bucket}/runs")["storage"]
+    assert line["found"] == f"{s3_bucket}/runs can be written and refuses to overwrite"
+    assert list(open_storage(s3_bucket).names()) == []
+    (line,) = doctor("--root", f"{s3_bucket}-wrong/runs", code=ExitCode.STORAGE)["storage"]
+    assert "no such bucket" in line["found"]
+    set_account(monkeypatch, REFUSED)
+    monkeypatch.setenv("TINYTRAIN_STORAGE_RETRY_S", "0.01")
+    (line,) = doctor("--root", f"{s3_bucket}/runs", code=ExitCode.STORAGE)["storage"]
+    assert REFUSED in line["found"]
 
 
 def test_damaged_domains_are_named(doctor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def diagnose(checks: dict[str, tuple[Check, ExitCode]], *, limit_s: float) -> li
     end = time.monotonic() + limit_s
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
-    lines = (answers.get(subject) or [_late(subject, limit_s, code)] for subject, (_, code) in checks.items())
+    lines = (answers.get(subject, [_late(subject, limit_s, code)]) for subject, (_, code) in checks.items())
     return [line for group in lines for line in group]
 
 
