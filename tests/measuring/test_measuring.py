@@ -218,6 +218,31 @@ def test_ina_power_times_the_span(tmp_path: Path) -> None:
     assert meter.joules(meter.start(), 2.0) == pytest.approx(12.0)
 
 
+def test_rows_state_the_power_that_a_sensor_showed_and_its_energy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A board at 5 V and 1.2 A; its clock and governor stand in every row, progress goes to stderr."""
+    root = tmp_path / "root"
+    sensor, clock = root / "sys/class/hwmon/hwmon0", root / "sys/devices/system/cpu/cpu0/cpufreq"
+    for folder, files in (
+        (sensor, {"name": "ina219", "in1_input": "5000", "curr1_input": "1200"}),
+        (clock, {"scaling_cur_freq": "1500000", "scaling_governor": "schedutil"}),
+    ):
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    cases = [case for case in designed_cases(TINY, tmp_path) if case.phase in ("forward", "weight_grad")][:4]
+    found = measure(tmp_path / "rows.csv", settings=TINY, cases=cases, root=root)
+    rows = read_rows(tmp_path / "rows.csv")
+    assert len(rows) == 4
+    for row in rows:
+        assert (row["clock_hz"], row["governor"]) == ("1500000000", "schedutil")
+        assert float(row["active_power_w"]) == pytest.approx(6.0)
+        assert float(row["energy_mj"]) == pytest.approx(6.0 * float(row["latency_ms"]), rel=1e-4)
+    assert any("ina" in notice for notice in found.notices)
+    assert "4/4" in capsys.readouterr().err
+
+
 def test_nothing_is_guessed_where_nothing_can_be_read(tmp_path: Path) -> None:
     machine = read_machine(tmp_path)
     assert find_meter(tmp_path) is None

@@ -38,13 +38,17 @@ class Measured:
     notices: tuple[str, ...]
 
 
-def measure(path: Path, *, settings: MeasureSettings, cases: Sequence[Case] | None = None) -> Measured:
+def measure(
+    path: Path, *, settings: MeasureSettings, cases: Sequence[Case] | None = None, root: Path = Path("/")
+) -> Measured:
     """Measure the designed cases (or ``cases``) that ``path`` does not hold yet and add their rows.
+
+    Clock, governor and energy sensors are read below ``root``.
 
     Raises ``ProfileError`` for a damaged file and ``ConfigError`` where it was measured with other settings.
     """
     set_up_threads(settings.threads)
-    machine, meter = read_machine(), find_meter()
+    machine, meter = read_machine(root), find_meter(root)
     rows = read_rows(path)
     known = {(row["phase"], row["model"]) for row in rows}
     quiet_s = float(rows[0]["quiet_reference_ms"]) / 1e3 if rows else None
@@ -123,13 +127,13 @@ def _notices(machine: Machine, meter: EnergyMeter | None) -> list[str]:
 
 def _row(case: Case, timing: Timing, common: dict[str, str], settings: MeasureSettings) -> dict[str, str]:
     share = settings.batch if case.per_image else 1
-    energy = None if timing.energy_mj is None else timing.energy_mj / share
     latency = timing.latency_ms / share
+    energy = None if timing.power_w is None else timing.power_w * latency
     totals = {name: cell(case.amounts.get(name, 0.0), digits=12) for name in (*OPERATION_COLUMNS, *FURTHER)}
     return common | totals | {
         "phase": case.phase, "model": case.model, "family": case.family, "resolution": str(case.resolution),
         "latency_ms": cell(max(latency, LEAST_MS)), "energy_mj": cell(energy), "spread": cell(timing.spread, digits=3),
-        "active_power_w": cell(None if energy is None else energy / latency),
+        "active_power_w": cell(timing.power_w),
         "median_ms": cell(timing.median_ms), "reference_ms": cell(timing.reference_ms),
         "status": "measured" if latency > LEAST_MS else "rejected",
     }  # fmt: skip

@@ -27,14 +27,17 @@ MAX_INNER = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """One case: milliseconds on the quiet machine, the median as it was, the kernel's, and the relative spread of the
-    samples (half their middle half)."""
+    """One case: milliseconds on the quiet machine, the median as it was, the kernel's, the relative spread of the
+    samples (half their middle half), and the mean power while it ran.
+
+    Power, not energy: what is wanted may be a part of what ran, and the machine may have been slower than quiet.
+    """
 
     latency_ms: float
     median_ms: float
     reference_ms: float
     spread: float
-    energy_mj: float | None
+    power_w: float | None
 
 
 class Stopwatch:
@@ -110,7 +113,8 @@ class _Running:
     inner: int
     raws: list[float]
     references: list[float]
-    joules: list[float]
+    joules: float
+    wall_s: float
 
 
 class Timer:
@@ -142,31 +146,31 @@ class Timer:
             warm = [self.stopwatch.seconds(run, times=1, waits=case.waits) for _ in range(3)]
             longest = max(longest, min(warm))
         inner = 1 if case.waits else min(MAX_INNER, max(1, round(self._min_sample_s / max(longest, 1e-7))))
-        return _Running(runs=runs, inner=inner, raws=[], references=[], joules=[])
+        return _Running(runs=runs, inner=inner, raws=[], references=[], joules=0.0, wall_s=0.0)
 
     def _sample(self, case: Case, item: _Running) -> None:
         before = self._reference.seconds()
-        total = joules = 0.0
+        total = 0.0
         for run in item.runs:
             started, wall = (None if self._meter is None else self._meter.start()), time.perf_counter()
             total += self.stopwatch.seconds(run, times=item.inner, waits=case.waits)
             if self._meter is not None:
-                joules += self._meter.joules(started, time.perf_counter() - wall) / item.inner
+                seconds = time.perf_counter() - wall
+                item.joules += self._meter.joules(started, seconds)
+                item.wall_s += seconds
         reference = (before + self._reference.seconds()) / 2
         item.raws.append(total)
         item.references.append(reference)
-        item.joules.append(joules)
 
     def _timing(self, case: Case, item: _Running, kernel_s: float) -> Timing:
         scale = 1.0 if case.waits else self.quiet_seconds / kernel_s
         relative = [raw / reference for raw, reference in zip(item.raws, item.references, strict=True)]
-        energy = statistics.fmean(item.joules) if self._meter is not None else None
         return Timing(
             latency_ms=1e3 * _low(item.raws) * scale,
             median_ms=1e3 * statistics.median(item.raws),
             reference_ms=1e3 * kernel_s,
             spread=_spread(item.raws if case.waits else relative),
-            energy_mj=1e3 * energy if energy is not None and energy > 0 else None,
+            power_w=item.joules / item.wall_s if item.joules > 0 else None,
         )
 
 
