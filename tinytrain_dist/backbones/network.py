@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinytrain_dist.backbones.training_unit import takes, train_unit
 from tinytrain_dist.foundation.seeding import generator_of
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_graph import RESOLUTION_DEFAULT, ConvLayer, LayerGraph
@@ -56,6 +57,8 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation after normalisation and ReLU6."""
+        if self.training and takes(x):
+            return train_unit(x, conv=self.conv, norm=self.norm, layer=self.layer)
         out: Tensor = self.norm(self.conv(x))
         return F.relu6(out) if self.layer.has_activation else out
 

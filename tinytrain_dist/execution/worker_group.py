@@ -2,7 +2,9 @@
 
 A dead Ray actor is replaced by a new one and its slots go to whoever is free. Ray's own restarts are
 off (``max_restarts=0``): an actor that can never be scheduled again would keep the queue that is fed to
-it. Only an actor that has answered gets slots, so one that waits for a CPU holds up nothing.
+it. Only an actor that has answered gets slots, so one that waits for a CPU holds up nothing. Between rounds
+actors join and leave as the cluster's CPUs do. A worker with a method ``expect`` is told a call's slots
+before the first, so that it can prepare the next one while it computes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class WorkerGroup(Protocol):
 
     @property
     def num_workers(self) -> int:
-        """Number of workers."""
+        """Number of workers; of Ray actors it follows the cluster."""
 
     def run_round(self, method: str, shared: Sequence[Any], slots: Sequence[Any]) -> list[Any]:
         """Call ``worker.method(*shared, slot)`` for every slot; results in slot order.
@@ -77,8 +79,14 @@ class SerialWorkerGroup(_Closing):
     def run_round(self, method: str, shared: Sequence[Any], slots: Sequence[Any]) -> list[Any]:
         """Run the slots one after another."""
         use_one_thread()
-        call = getattr(self._worker, method)
-        return [call(*shared, slot) for slot in slots]
+        return _call_all(self._worker, method, shared, slots)
+
+
+def _call_all(worker: Any, method: str, shared: Sequence[Any], slots: Sequence[Any]) -> list[Any]:
+    call, expect = getattr(worker, method), getattr(worker, "expect", None)
+    if expect is not None:
+        expect(slots)
+    return [call(*shared, slot) for slot in slots]
 
 
 class _Host:
@@ -101,7 +109,7 @@ class _Host:
     def run(self, method: str, slots: Sequence[Any], *shared: Any) -> list[Any] | Exception:
         use_one_thread()
         try:
-            return [getattr(self._worker, method)(*shared, slot) for slot in slots]
+            return _call_all(self._worker, method, shared, slots)
         except Exception as error:
             return _portable(error)
 
@@ -131,7 +139,7 @@ class RayActorGroup(_Closing):
     factory, args
         Module-level callable that builds a worker in its actor.
     num_workers
-        Number of actors, at most the CPUs of the cluster; None: as many as the cluster has CPUs.
+        Number of actors at most; there are never more than the cluster has CPUs at the start of a round.
     slots_per_call
         Slots given to a worker at once; None: a round is cut into about two calls per worker.
     """
@@ -150,10 +158,28 @@ class RayActorGroup(_Closing):
         self._actor_class = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Host)
         self._make = factory, args
         self._slots_per_call = slots_per_call
-        self.num_workers = min(num_workers or cluster_cpus(), cluster_cpus())
-        self._actors = [self._start() for _ in range(self.num_workers)]
+        self._limit = num_workers
+        self._actors: list[_Actor] = []
+        self._follow_cluster()
         self._no_cpu_since: float | None = None
         self._deaths_at_start = 0
+
+    @property
+    def num_workers(self) -> int:
+        """Number of actors, starting ones included."""
+        return len(self._actors)
+
+    def _follow_cluster(self) -> None:
+        """Start an actor for every new CPU; end those whose CPU is gone, the ones that never answered first."""
+        cpus = max(1, cluster_cpus())
+        wanted = min(self._limit or cpus, cpus)
+        if self._actors and wanted != len(self._actors):
+            _log.info("the cluster has %d CPUs: %d workers instead of %d", cpus, wanted, len(self._actors))
+        self._actors.sort(key=lambda actor: not actor.ready)
+        for actor in self._actors[wanted:]:
+            self._ray.kill(actor.handle)
+        del self._actors[wanted:]
+        self._actors += [self._start() for _ in range(wanted - len(self._actors))]
 
     def _start(self) -> _Actor:
         handle = self._actor_class.remote(*self._make)
@@ -163,6 +189,7 @@ class RayActorGroup(_Closing):
         """Deal the slots to whoever is free; shared values are stored once."""
         assert self._actors, "the group is closed (an exception in a round closes it)"
         try:
+            self._follow_cluster()
             return self._run_round(method, [self._ray.put(value) for value in shared], slots)
         except BaseException:
             self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +43,13 @@ class BatchWorker(Replica):
         own_head = torch.tensor(head, requires_grad=True)
         targets = torch.tensor(batch.targets)
         targets = targets.float() if targets.is_floating_point() else targets
-        loss, right = self._objective.loss(self.backbone(_jittered(batch)), own_head, targets)
+        images: Tensor = self.load(batch)
+        loss, right = self._objective.loss(self.backbone(images), own_head, targets)
         return self.result(loss=loss, head=own_head, accuracy=right)
+
+    def prepare(self, slot: Any) -> Any:
+        """Return the network's input of a batch, or the tensors of a validation episode."""
+        return _jittered(slot) if isinstance(slot, Batch) else super().prepare(slot)
 
 
 def _jittered(batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from tinytrain_dist.backbones.flat_state import FlatState
 from tinytrain_dist.backbones.head import accuracy
-from tinytrain_dist.metatraining.episode_tensors import episode_logits
+from tinytrain_dist.metatraining.episode_tensors import EpisodeTensors, episode_logits
 from tinytrain_dist.metatraining.replica import Replica, SlotResult
 from tinytrain_dist.metatraining.slots import Slot
 
@@ -19,7 +19,7 @@ class EpisodeWorker(Replica):
         """Return gradient, batch statistics, loss and accuracy of one episode, normalised by its own images."""
         self.load_for_training(weights)
         own_head = torch.tensor(head, requires_grad=True)  # [1]: the scale
-        episode = self.load(slot)
+        episode: EpisodeTensors = self.load(slot)
         logits = episode_logits(self.backbone, episode, own_head[0])
         loss = functional.cross_entropy(logits, episode.labels)
         return self.result(loss=loss, head=own_head, accuracy=accuracy(logits.detach(), episode.labels))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from tinytrain_dist.backbones.flat_state import FlatState, flat_to_state, join_tensors, named_tensors
 from tinytrain_dist.backbones.head import accuracy
 from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.execution.ahead import Ahead
 from tinytrain_dist.metatraining.episode_tensors import EpisodeTensors, episode_logits, load_slot
 from tinytrain_dist.metatraining.slots import Slot
 
@@ -50,6 +53,7 @@ class Replica:
         self.resolution, self.roots = resolution, roots
         self.backbone = build_backbone(backbone, resolution=resolution)
         self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._ahead: Ahead[Any, Any] = Ahead(self.prepare)
         for layer in self.backbone.graph.layers:
             # with momentum 1 the running statistics after a pass ARE the batch statistics
             self.backbone.unit(layer.index).norm.momentum = 1.0
@@ -72,11 +76,19 @@ class Replica:
         """Return the query accuracy of one episode, normalised by the running statistics."""
         flat_to_state(self.backbone, weights)
         self.backbone.eval()
-        episode = self.load(slot)
+        episode: EpisodeTensors = self.load(slot)
         return accuracy(episode_logits(self.backbone, episode, torch.tensor(1.0)), episode.labels)
 
-    def load(self, slot: Slot) -> EpisodeTensors:
-        """Return the tensors of an episode."""
+    def expect(self, slots: Sequence[Any]) -> None:
+        """Prepare the slots that come next, in this order, while others are computed."""
+        self._ahead.expect(slots)
+
+    def load(self, slot: Any) -> Any:
+        """Return what ``prepare`` makes of a slot, made ahead if the slot was expected."""
+        return self._ahead.get(slot)
+
+    def prepare(self, slot: Any) -> Any:
+        """Return the tensors of an episode; needs no weights."""
         return load_slot(slot, resolution=self.resolution, roots=self.roots)
 
     def _update(self) -> FlatState:

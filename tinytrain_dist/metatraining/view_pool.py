@@ -107,7 +107,7 @@ class PoolFolder:
         return self.path / f"shard-{index:05d}.safetensors"
 
     def _write(self, index: int, views: Views) -> None:
-        tensors = {"images": views.images, "features": views.features}
+        tensors: dict[str, npt.NDArray[Any]] = {"images": views.images, "features": views.features}
         note = {"identity": self._identity, "shard": index, "digest": _digest(views)}
         atomic_write(self._file(index), safetensors.numpy.save(tensors, metadata={_NOTE_KEY: json.dumps(note)}))
 
