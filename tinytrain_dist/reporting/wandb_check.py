@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tinytrain_dist.foundation.diagnosis import Diagnosis, ok, warning
-from tinytrain_dist.reporting.wandb_run import resolve_mode
+from tinytrain_dist.reporting.wandb_session import resolve_mode
 
 CONNECT_TIMEOUT_S = 4.0
 SERVER = "https://api.wandb.ai"

@@ -15,6 +15,7 @@ SUMMARY_FIELDS = (
     "num_tasks", "fits_share", "accuracy_mean", "accuracy_where_fits_mean", "gain_points", "gain_low_points",
     "gain_high_points", "latency_p50_ms", "energy_p50_mj", "peak_p50_bytes", "failed_share",
 )  # fmt: skip
+DOMAIN_FIELDS = ("num_tasks", "accuracy_mean", "gain_points")
 MAX_SUMMARY_DEVICES = 200
 SAMPLE_COLUMNS = (
     "task_id", "domain", "device", "backbone", "initialization", "method", "variant", "status", "plan_status", "fits",
@@ -46,7 +47,7 @@ def config(run: RunResults) -> dict[str, Any]:
 
 
 def summary(run: RunResults) -> dict[str, float | int]:
-    """Return the headline figures: per adaptation over everything, and per device and adaptation."""
+    """Return the headline figures per adaptation: over everything, per device, and per domain."""
     by_device = comparison_table(run, by="device")
     labels = adaptation_labels(by_device)
     values: dict[str, float | int] = {"rows": run.num_rows}
@@ -56,17 +57,37 @@ def summary(run: RunResults) -> dict[str, float | int]:
     for row in by_device:
         if row.device in devices:
             values |= _figures(f"{row.device}/{labels[adaptation_key(row)]}", row)
+    for row in comparison_table(run, by="domain"):
+        values |= _figures(f"domain/{row.domain}/{labels[adaptation_key(row)]}", row, DOMAIN_FIELDS)
     return values
 
 
-def device_tables(run: RunResults) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """Return, per device, the columns and rows of its comparison."""
-    tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
-    for row in comparison_table(run, by="device"):
+def tables(run: RunResults) -> dict[str, tuple[list[str], list[list[Any]]]]:
+    """Return columns and rows of a table per device, a table per domain, and the accuracy by method and domain."""
+    by_domain = comparison_table(run, by="domain")
+    return {
+        **_grouped("devices", comparison_table(run, by="device"), "device"),
+        **_grouped("domains", by_domain, "domain"),
+        "accuracy_by_domain": _method_by_domain(by_domain),
+    }
+
+
+def _grouped(prefix: str, rows: list[ComparisonRow], field: str) -> dict[str, tuple[list[str], list[list[Any]]]]:
+    found: dict[str, tuple[list[str], list[list[Any]]]] = {}
+    for row in rows:
         values = row.to_dict()
-        _, data = tables.setdefault(row.device or "no_device", (list(values), []))
+        _, data = found.setdefault(f"{prefix}/{getattr(row, field) or 'no_device'}", (list(values), []))
         data.append(list(values.values()))
-    return tables
+    return found
+
+
+def _method_by_domain(rows: list[ComparisonRow]) -> tuple[list[str], list[list[Any]]]:
+    """Return a row per adaptation, a column per domain: the mean accuracy as a share."""
+    labels = adaptation_labels(rows)
+    domains = sorted({str(row.domain) for row in rows})
+    found = {(adaptation_key(row), row.domain): row.accuracy_mean for row in rows}
+    data = [[label, *(found.get((key, domain)) for domain in domains)] for key, label in labels.items()]
+    return ["method", *domains], data
 
 
 def task_sample(run: RunResults) -> tuple[list[list[Any]], int, list[str]]:
@@ -85,6 +106,6 @@ def accuracy_histograms(run: RunResults) -> list[tuple[str, list[int], list[floa
     return [(f"{item.domain}/{labels[item.key]}", list(item.counts), edges) for item in histograms(run)]
 
 
-def _figures(prefix: str, row: ComparisonRow) -> dict[str, float | int]:
-    values = {name: getattr(row, name) for name in SUMMARY_FIELDS}
+def _figures(prefix: str, row: ComparisonRow, fields: tuple[str, ...] = SUMMARY_FIELDS) -> dict[str, float | int]:
+    values = {name: getattr(row, name) for name in fields}
     return {f"{prefix}/{name}": value for name, value in values.items() if value is not None}

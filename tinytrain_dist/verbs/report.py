@@ -8,7 +8,8 @@ from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.logs import start_logging
 from tinytrain_dist.reporting.page import write_page
 from tinytrain_dist.reporting.runs import newest_run, open_run
-from tinytrain_dist.reporting.wandb_run import MODES, log_to_wandb
+from tinytrain_dist.reporting.wandb_run import log_to_wandb
+from tinytrain_dist.reporting.wandb_session import MODES
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
 
 

@@ -15,7 +15,7 @@ from tinytrain_dist.execution.settings import ExecutorSettings
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.metatraining.pretrain_settings import PretrainSettings
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
-from tinytrain_dist.reporting.wandb_run import MODES, Mode
+from tinytrain_dist.reporting.wandb_session import MODES, Mode
 from tinytrain_dist.simulation.rate_search import RateGrid
 from tinytrain_dist.simulation.settings import DispatchSettings, SimulationSettings
 from tinytrain_dist.verbs.job_config import ExecutorConfig, JobConfig, MetaTrainConfig, PretrainConfig
