@@ -5,16 +5,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_task
+from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_episode, tiny_task
 
 from benchmarks.plain_adaptation import plain_fine_tune, plain_fisher
 from tinytrain_dist.adaptation.fine_tuning import fine_tune
 from tinytrain_dist.adaptation.fisher import fisher_information
 from tinytrain_dist.adaptation.settings import FineTuneSettings
+from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones import kernels
+from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.foundation.compiling import forget_compiler
 from tinytrain_dist.graphs.adapters import adapter_plan
-from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
+from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.layer_graph import LayerGraph
+from tinytrain_dist.graphs.update_plan import LayerUpdate, Side, UpdatePlan, full_plan, side_channels
 
 EVERY = tuple(layer.index for layer in GRAPH.layers)
 FORTY = FineTuneSettings(iterations=40)
@@ -41,6 +45,29 @@ def test_forty_steps_of_adam_in_float64(name: str, mode: str) -> None:
     task = tiny_task(backbone, settings=settings)
     plain, ours = plain_fine_tune(tiny_backbone(), task, PLANS[name]), fine_tune(task, PLANS[name])
     assert len(ours.losses) == 40 and ours.losses[-1] < ours.losses[0]
+    np.testing.assert_allclose(ours.losses, plain.losses, rtol=0, atol=1e-10)
+    assert ours.accuracy_after == plain.accuracy_after
+
+
+def five_layers(graph: LayerGraph) -> UpdatePlan:
+    """Return half the channels of a layer of each kind on the one side or the other, and the last biases."""
+    sides: dict[int, Side] = {24: "output", 28: "output", 31: "output", 34: "input", 39: "input"}
+    updates = (
+        LayerUpdate(layer=i, channels=tuple(range(0, side_channels(graph.layer(i), side), 2)), side=side)
+        for i, side in sides.items()
+    )
+    return UpdatePlan(backbone=graph.name, updates=tuple(updates), bias_layers=tuple(range(35, 42)))
+
+
+@pytest.mark.slow
+def test_forty_steps_on_mcunet_in_float64() -> None:
+    """The network the targets are stated for; all plans with its ImageNet weights: ``benchmarks.adaptation``."""
+    graph = layer_graph("mcunet", 32)
+    plan, backbone = five_layers(graph), tiny_backbone(graph=graph)
+    episode = tiny_episode(shots=(1, 1), queries=2)
+    task = TargetTask("mcunet/0", episode=episode, network=FoldedNetwork(backbone), settings=FORTY, scale=10.0)
+    plain, ours = plain_fine_tune(backbone, task, plan), fine_tune(task, plan)
+    assert len(ours.losses) == 40 and abs(ours.losses[-1] - ours.losses[0]) > 1e-3
     np.testing.assert_allclose(ours.losses, plain.losses, rtol=0, atol=1e-10)
     assert ours.accuracy_after == plain.accuracy_after
 
