@@ -14,10 +14,10 @@ from typing import Any
 from tinytrain_dist.reporting import comparison_query as query
 from tinytrain_dist.reporting.comparison_query import ADAPTATION, JOINT
 from tinytrain_dist.reporting.comparison_row import ComparisonRow, cost_fields, limiting
+from tinytrain_dist.reporting.exact_sums import moments_of
 from tinytrain_dist.reporting.intervals import (
     Estimate,
     IntervalKind,
-    Moments,
     bootstrap_interval,
     domain_mean,
     t_interval,
@@ -121,10 +121,12 @@ def _row(
 ) -> ComparisonRow:
     num_ok = found["num_rows"] - found["num_failed"]
     by_device = "device" in places
-    p = t_test(found["gain_mean"], found["gain_deviation"], found["gain_num"])
+    gain = moments_of(found, "gain")
+    p = t_test(gain.mean, gain.deviation, gain.num)
     used = [d for d in domains if d["accuracy_num"]]
+    where: dict[str, Any] = {name: found.get(name) if name in places else None for name in PLACES}
     return ComparisonRow(
-        **{name: found.get(name) if name in places else None for name in PLACES},
+        **where,
         **{name: found[name] for name in ADAPTATION},
         num_tasks=found["accuracy_num"],
         num_domains=len(used),
@@ -150,7 +152,7 @@ def _row(
     )  # fmt: skip
 
 
-def _fit_shares(found: dict[str, Any], limits: Limits) -> dict[str, float | None]:
+def _fit_shares(found: dict[str, Any], limits: Limits) -> dict[str, Any]:
     num = found["num_planned"]
     return {
         f"fits_{name}_share": found[f"{name}_yes"] / num if num and _is_limited(name, limits) else None
@@ -167,13 +169,14 @@ def _is_limited(name: str, limits: Limits) -> bool:
 def _estimate(found: dict[str, Any], domains: list[dict[str, Any]], name: str, kind: IntervalKind) -> Estimate | None:
     if kind == "bootstrap":
         return bootstrap_interval([[v for d in domains for v in d[f"{name}_values"] or ()]], seed=name)
-    return t_interval(found[f"{name}_mean"], found[f"{name}_deviation"], found[f"{name}_num"])
+    moments = moments_of(found, name)
+    return t_interval(moments.mean, moments.deviation, moments.num)
 
 
 def _domain_estimate(domains: list[dict[str, Any]], name: str, kind: IntervalKind) -> Estimate | None:
     if kind == "bootstrap":
         return bootstrap_interval([d[f"{name}_values"] or () for d in domains], seed=name)
-    return domain_mean([Moments(d[f"{name}_num"], d[f"{name}_mean"], d[f"{name}_deviation"]) for d in domains])
+    return domain_mean([moments_of(domain, name) for domain in domains])
 
 
 def _flat(name: str, middle: str, estimate: Estimate | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tinytrain_dist.reporting.exact_sums import moments_sql
 from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.places import place_sql
 from tinytrain_dist.reporting.quantiles import quantile_or_none
@@ -16,6 +17,7 @@ ADAPTATION = ("backbone", "initialization", "checkpoint", "method", "variant")
 """What a line of a table is about, next to its device or domain."""
 JOINT = "+"
 """Joins the words of a row whose tasks differ, such as ``estimate+fitted``."""
+MEASURES = ("accuracy", "accuracy_where_fits", "gain")
 RESOURCES = ("ram", "flash", "time", "energy")
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 TIMED = (("latency", "ms"), ("energy", "mj"))
@@ -75,9 +77,22 @@ def rows_sql(places: Sequence[str], limits: Limits) -> str:
 
 
 def tasks_sql(places: Sequence[str]) -> str:
-    """Return the statement that makes ``planner_tasks`` from ``planner_rows``."""
+    """Return the statement that makes ``planner_tasks`` from ``planner_rows``.
+
+    On one device a task has one row (the key of a row): there is nothing to average.
+    """
+    if "device" in places:
+        return f"""
+        CREATE OR REPLACE TEMP VIEW planner_tasks AS
+        SELECT {_comma(group_of(places))}, domain AS task_domain, task_id, 1 AS num_rows,
+            (NOT ok)::INTEGER AS num_failed, (ok AND NOT planned)::INTEGER AS num_infeasible,
+            fitting::INTEGER AS num_fitting, undecided::INTEGER AS num_undecided,
+            CASE WHEN ok THEN accuracy_after END AS accuracy,
+            CASE WHEN fitting THEN accuracy_after END AS accuracy_where_fits, gain_points AS gain
+        FROM planner_rows
+        """
     return f"""
-    CREATE OR REPLACE TEMP TABLE planner_tasks AS
+    CREATE OR REPLACE TEMP TABLE planner_task_means AS
     SELECT {_comma(group_of(places))}, domain AS task_domain, task_id,
         count(*) AS num_rows,
         count(*) FILTER (WHERE NOT ok) AS num_failed,
@@ -87,7 +102,8 @@ def tasks_sql(places: Sequence[str]) -> str:
         avg(accuracy_after ORDER BY accuracy_after) FILTER (WHERE ok) AS accuracy,
         avg(accuracy_after ORDER BY accuracy_after) FILTER (WHERE fitting) AS accuracy_where_fits,
         avg(gain_points ORDER BY gain_points) AS gain
-    FROM planner_rows GROUP BY ALL
+    FROM planner_rows GROUP BY ALL;
+    CREATE OR REPLACE TEMP VIEW planner_tasks AS FROM planner_task_means
     """
 
 
@@ -107,7 +123,7 @@ def lines_sql(places: Sequence[str]) -> str:
             sum(num_rows)::BIGINT AS num_rows, sum(num_failed)::BIGINT AS num_failed,
             sum(num_infeasible)::BIGINT AS num_infeasible, sum(num_fitting)::BIGINT AS num_fitting,
             sum(num_undecided)::BIGINT AS num_undecided,
-            {_moments("accuracy")}, {_moments("accuracy_where_fits")}, {_moments("gain")}
+            {_all_moments(MEASURES)}
         FROM planner_tasks GROUP BY ALL
     ), prices AS (
         SELECT {_comma(group)},
@@ -134,10 +150,10 @@ def lines_sql(places: Sequence[str]) -> str:
 def domains_sql(places: Sequence[str], *, values: bool) -> str:
     """Return the query for the moments of every (line, domain); with ``values`` the sorted values themselves too."""
     lists = ", ".join(f"list({name} ORDER BY {name}) FILTER ({name} IS NOT NULL) AS {name}_values"
-                      for name in ("accuracy", "accuracy_where_fits", "gain"))  # fmt: skip
+                      for name in MEASURES)  # fmt: skip
     group = _comma(group_of(places))
     return f"""
-    SELECT {group}, task_domain, {_moments("accuracy")}, {_moments("accuracy_where_fits")}, {_moments("gain")}
+    SELECT {group}, task_domain, {_all_moments(("accuracy", "gain"))}
         {", " + lists if values else ""}
     FROM planner_tasks GROUP BY ALL ORDER BY ALL
     """
@@ -180,11 +196,8 @@ def _margin(column: str, limit: float | None) -> str:
     return "NULL::DOUBLE" if limit is None else f"{float(limit)!r} - {column}"
 
 
-def _moments(name: str) -> str:
-    return (
-        f"count({name}) AS {name}_num, avg({name} ORDER BY {name}) AS {name}_mean,"
-        f" stddev_samp({name} ORDER BY {name}) AS {name}_deviation"
-    )
+def _all_moments(names: Sequence[str]) -> str:
+    return ", ".join(moments_sql(name, name) for name in names)
 
 
 def _median(expression: str) -> str:
@@ -192,10 +205,9 @@ def _median(expression: str) -> str:
 
 
 def _shares(phase: str, unit: str) -> str:
-    return ", ".join(
-        f"quantile_cont({phase}_{unit}, {share}) FILTER (WHERE planned) AS {phase}_{word}_{unit}"
-        for word, share in SHARES.items()
-    )
+    """Return median, p95 and p99 as a list: one sort for all three."""
+    shares = ", ".join(str(share) for share in SHARES.values())
+    return f"quantile_cont({phase}_{unit}, [{shares}]) FILTER (WHERE planned) AS {phase}_quantiles_{unit}"
 
 
 def _quantiles(phase: str, unit: str) -> str:

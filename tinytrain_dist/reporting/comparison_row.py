@@ -138,9 +138,10 @@ def cost_fields(found: dict[str, Any] | None) -> dict[str, Any]:
     counts = {"num_priced": found["num_priced"], "num_energy_priced": found["num_energy_priced"]}
     fields = {name: found[source] for name, source in names.items()}
     for phase, unit, word in quantiles:
+        place = list(SHARES).index(word)
         num = counts["num_energy_priced" if phase == "energy" else "num_priced"]
-        name = f"{phase}_{word}_{unit}"
-        fields[name] = known_quantile(found[name], word, num)
+        values = found[f"{phase}_quantiles_{unit}"]
+        fields[f"{phase}_{word}_{unit}"] = known_quantile(values[place] if values else None, word, num)
     return fields | counts
 
 

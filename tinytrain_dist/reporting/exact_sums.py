@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinytrain_dist.reporting.intervals import Estimate, t_interval
+from tinytrain_dist.reporting.intervals import Estimate, Moments, t_interval
 
 SCALE = 10**9
 """Values are counted in billionths; with up to 10^9 rows of values below 10^6 no sum leaves 127 bits."""
@@ -28,11 +28,16 @@ def mean_sql(expression: str, name: str) -> str:
     return f"sum(round(({expression}) * {SCALE})::HUGEINT) / count({expression})::DOUBLE / {SCALE} AS {name}"
 
 
-def estimate(found: dict[str, Any], name: str) -> Estimate | None:
-    """Return mean and 95 % t interval of a row that has the columns of ``moments_sql``."""
+def moments_of(found: dict[str, Any], name: str) -> Moments:
+    """Return number, mean and sample deviation of a row that has the columns of ``moments_sql``."""
     num, total, square = int(found[f"{name}_num"]), int(found[f"{name}_sum"]), int(found[f"{name}_square"])
     if num == 0:
-        return None
+        return Moments(0, None, None)
     variance = (square * num - total * total) / (num * (num - 1)) / SCALE**2 if num > 1 else None
-    deviation = None if variance is None else math.sqrt(variance)
-    return t_interval(total / num / SCALE, deviation, num)
+    return Moments(num, total / num / SCALE, None if variance is None else math.sqrt(variance))
+
+
+def estimate(found: dict[str, Any], name: str) -> Estimate | None:
+    """Return mean and 95 % t interval of a row that has the columns of ``moments_sql``."""
+    moments = moments_of(found, name)
+    return t_interval(moments.mean, moments.deviation, moments.num)

@@ -81,7 +81,7 @@ def fleet(run: RunResults, rows: Sequence[ComparisonRow], mix: Sequence[Part], d
 
 def _line(rows: Sequence[ComparisonRow], part: Part) -> ComparisonRow:
     where = f"the mix, line {part.line}"
-    here = [row for row in rows if row.device == part.device]
+    here = [row for row in rows if row.device is not None and part.device in (row.device, _base(row.device))]
     if not here:
         known = sorted({str(row.device) for row in rows if row.device})
         raise DataError(f"{where}: device {part.device!r} is not in the run; {nearest(part.device, known)}")
@@ -98,6 +98,11 @@ def _line(rows: Sequence[ComparisonRow], part: Part) -> ComparisonRow:
         variants = ", ".join(sorted({row.variant for row in named}))
         raise DataError(f"{where}: {part.method!r} is there in several variants; name one in 'variant': {variants}")
     return named[0]
+
+
+def _base(device: str) -> str:
+    """Return the device of a what-if with another RAM: ``stm32f746 [RAM 256 KiB]`` is a ``stm32f746``."""
+    return device.split(" [", 1)[0]
 
 
 def _part(run: RunResults, row: ComparisonRow, part: Part, dirs: Sequence[str]) -> FleetRow:

@@ -50,7 +50,7 @@ def answer(run: RunResults, asked: Questions) -> Document:
     if asked.is_overview:
         document["runner_up"] = [asdict(contest) for contest in contests(shown, rows)]
     if asked.is_overview or asked.pareto:
-        document["pareto"] = _fronts(rows, asked.pareto or tuple(COSTS))
+        document["pareto"] = _fronts(rows, asked.pareto or tuple(COSTS), by_device=bool(asked.pareto))
     if asked.smallest:
         document["smallest"] = [asdict(found) for found in smallest_devices(rows, min_accuracy=asked.min_accuracy)]
     document |= _within(shown, asked)
@@ -94,10 +94,11 @@ def _what_if_section(run: RunResults, found: WhatIf) -> Document:
     }
 
 
-def _fronts(rows: Sequence[ComparisonRow], costs: Sequence[str]) -> list[Document]:
-    """Return the fronts per cost: over all devices first (``scope`` ``all``), then device by device."""
+def _fronts(rows: Sequence[ComparisonRow], costs: Sequence[str], *, by_device: bool) -> list[Document]:
+    """Return the fronts per cost: over all devices first (``scope`` ``all``), then device by device if asked."""
     devices = sorted({str(row.device) for row in rows if row.device is not None})
-    scopes: list[str | None] = [None, *devices] if len(devices) > 1 else [*devices]
+    scopes: list[str | None] = [None] if len(devices) > 1 else [*devices]
+    scopes += devices if by_device and len(devices) > 1 else []
     return [
         {"scope": scope or "all", **choice.to_dict()}
         for cost in costs for scope in scopes for choice in choices(rows, cost, device=scope)

@@ -73,22 +73,24 @@ class Pricer:
             raise ConfigError(f"{run.path}: run.json does not say how the run was tuned ({exc}); no what-if") from exc
         self._run = run
         self._has_plans = part_view(run, "plans") is not None
+        self._plans: dict[str, UpdatePlan] = {}
 
     def plans(self, hashes: Sequence[str]) -> dict[str, UpdatePlan]:
         """Return the stored plans by hash; raises ``ConfigError`` where one is missing."""
-        if not hashes:
-            return {}
+        wanted = sorted(set(hashes) - set(self._plans))
+        if not wanted:
+            return self._plans
         if not self._has_plans:
             raise ConfigError(f"{self._run.path / 'plans'}: the run stored no plans; no what-if")
         found = self._run.connection.execute(
             "SELECT plan_hash, any_value(plan) FROM stored_plans WHERE list_contains(?, plan_hash) GROUP BY plan_hash",
-            [sorted(set(hashes))],
+            [wanted],
         ).fetchall()
-        plans = {name: plan_from_json(text, name=f"plan {name}") for name, text in found}
-        missing = sorted(set(hashes) - set(plans))
+        self._plans |= {name: plan_from_json(text, name=f"plan {name}") for name, text in found}
+        missing = sorted(set(wanted) - set(self._plans))
         if missing:
             raise ConfigError(f"{self._run.path / 'plans'}: plan {missing[0]} is missing; no what-if")
-        return plans
+        return self._plans
 
     def price(self, shapes: Sequence[Shape], profiles: Sequence[DeviceProfile], pairs: tuple[Ints, Ints]) -> pa.Table:
         """Return the columns of ``Price`` for every (shape, profile) pair of places, NULL where nothing is known."""
@@ -115,11 +117,13 @@ class Pricer:
     ) -> dict[str, NDArray[Any]]:  # fmt: skip
         first = shapes[0]
         graph = layer_graph(first.backbone, first.resolution)
-        empty = UpdatePlan(backbone=first.backbone)
-        chosen = [plans[shape.plan_hash].check(graph) if shape.plan_hash else empty for shape in shapes]
+        names = sorted({shape.plan_hash or "" for shape in shapes})
+        number = {name: place for place, name in enumerate(names)}
+        chosen = [plans[name].check(graph) if name else UpdatePlan(backbone=first.backbone) for name in names]
         local = np.searchsorted(np.array(places), of)
+        plan = np.array([number[shape.plan_hash or ""] for shape in shapes], np.int64)[local]
         support = np.array([shape.support_size for shape in shapes], np.int64)[local]
-        iterations = np.array([0 if plan.is_empty else self.iterations for plan in chosen], np.int64)[local]
+        iterations = np.array([0 if plan.is_empty else self.iterations for plan in chosen], np.int64)[plan]
         uses_query = first.method in QUERY_METHODS
         workload = Workload(
             support_size=first.support_size, iterations=self.iterations, batch=first.batch, optimizer=self.optimizer,
@@ -127,7 +131,7 @@ class Pricer:
             full=_is_full(first.method, first.backbone), way=first.way,
             images_per_iteration=2 * first.support_size + first.query_size if uses_query else None,
         )  # fmt: skip
-        cells = {"plan": local, "device": device, "support_size": support, "iterations": iterations}
+        cells = {"plan": plan, "device": device, "support_size": support, "iterations": iterations}
         return price_table(graph, cells, plans=plan_arrays(graph, chosen), profiles=profiles, workload=workload)
 
 

@@ -146,31 +146,25 @@ def _as_run(
     number = np.full(len(code), -1, np.int64)
     number[priced] = back
     connection = run.connection
-    connection.register("wi_cells", pa.table({
+    connection.register("given_cells", pa.table({
         "row": np.concatenate(cells.rows), "target": target, "price": number,
         "nothing": np.concatenate(cells.infeasible),
     }))  # fmt: skip
-    connection.register("wi_targets", pa.table({
+    connection.register("given_targets", pa.table({
         "target": np.arange(len(targets)), "label": [t.label for t in targets],
     }))  # fmt: skip
-    connection.register("wi_prices", prices.append_column("price", pa.array(np.arange(prices.num_rows))))
-    _NEXT[0] += 1
-    schema = f"what_if_{_NEXT[0]}"
-    connection.execute(f"CREATE SCHEMA {schema}")
-    connection.execute(_answer_sql(f"{schema}.stored", set(prices.column_names)))
-    for name in ("wi_cells", "wi_targets", "wi_prices"):
-        connection.unregister(name)
+    connection.register("given_prices", prices.append_column("price", pa.array(np.arange(prices.num_rows))))
+    for name in ("cells", "targets", "prices"):
+        connection.execute(f"CREATE TABLE {stored.schema}.wi_{name} AS FROM given_{name}")
+        connection.unregister(f"given_{name}")
     own = connection.cursor()  # another session of the same database, which finds the answer under the usual names
-    own.execute(f"SET schema = '{schema}'")
+    own.execute(f"SET schema = '{stored.schema}'")
+    own.execute(_answer_sql(set(prices.column_names)))
     views.create(own)
     return replace(run, connection=own, num_rows=len(code))
 
 
-_NEXT = [0]
-"""Schemas of one connection are numbered: several questions may be asked of one run."""
-
-
-def _answer_sql(name: str, priced: set[str]) -> str:
+def _answer_sql(priced: set[str]) -> str:
     own = {
         "device": "t.label", "plan_status": "CASE WHEN c.nothing THEN 'infeasible' ELSE r.plan_status END",
         "accuracy_after": "CASE WHEN c.nothing THEN r.accuracy_before ELSE r.accuracy_after END",
@@ -189,7 +183,7 @@ def _answer_sql(name: str, priced: set[str]) -> str:
             expression = f"CASE WHEN c.price < 0 THEN r.fits WHEN {infeasible} THEN 'no' ELSE p.fits END"
         columns.append(f"{expression} AS {column}")
     return f"""
-    CREATE TABLE {name} AS SELECT {", ".join(columns)}
+    CREATE VIEW stored AS SELECT {", ".join(columns)}
     FROM wi_cells c JOIN wi_rows r ON r.row = c.row JOIN wi_targets t ON t.target = c.target
     LEFT JOIN wi_prices p ON p.price = c.price
     """

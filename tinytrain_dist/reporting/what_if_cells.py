@@ -62,7 +62,12 @@ class StoredCells:
 
     def __init__(self, run: RunResults, pricer: Pricer) -> None:
         self._run, self._pricer = run, pricer
-        run.connection.execute(_NUMBERED)
+        self._plan_bytes_of: dict[str, Ints] = {}
+        _NEXT[0] += 1
+        self.schema = f"what_if_{_NEXT[0]}"
+        """Schema of the run's database that holds this question's tables."""
+        run.connection.execute(f"CREATE SCHEMA {self.schema}; {_NUMBERED.format(schema=self.schema)}")
+        run.connection.execute(f"CREATE OR REPLACE TEMP VIEW wi_rows AS FROM {self.schema}.wi_rows")
         self.shapes, self._shape_of = self._read_shapes()
         columns = run.connection.execute(_KEYS).fetchnumpy()
         self._fixed = np.ma.getdata(columns["row"]).astype(np.int64)
@@ -117,7 +122,8 @@ class StoredCells:
             same = rows["memory"][chosen] == budget.memory_bytes
             if ratio != "auto":
                 same |= rows["infeasible"][chosen]
-                same |= self._plan_bytes(rows["row"][chosen], target) <= budget.memory_bytes
+                plan_bytes = self._plan_bytes(target.profile)[self._shape_of[rows["row"][chosen]]]
+                same |= plan_bytes <= budget.memory_bytes
             settled = chosen[same]
         self._add(cells, place, rows["row"][settled])
         open_keys = np.setdiff1d(keys, rows["key"][settled], assume_unique=True)
@@ -127,16 +133,26 @@ class StoredCells:
     def _add(self, cells: Cells, place: int, rows: Ints) -> None:
         cells.add(rows, place, self._shape_of[rows])
 
-    def _plan_bytes(self, rows: Ints, target: Target) -> Ints:
-        """Return what Algorithm 1 would compare with the budget of ``target`` for the plans of these rows."""
+    def _plan_bytes(self, profile: DeviceProfile) -> Ints:
+        """Return what Algorithm 1 compares with a budget of this device's counter, per shape that has a budget.
+
+        The counter decides, not the device, and the size of the task plays no part: counted once per plan and way.
+        """
         assert self._graph is not None
-        distinct, back = np.unique(self._shape_of[rows], return_inverse=True)
-        if not len(distinct):
-            return np.zeros(0, np.int64)
-        prices = self._pricer.price(self.shapes, [target.profile], (distinct, np.zeros_like(distinct)))
-        peaks = prices["peak_bytes"].to_numpy().astype(np.int64)
-        bytes_of: Ints = (peaks - fixed_bytes(self._graph, target.profile))[back]
-        return bytes_of
+        if profile.fit_counter not in self._plan_bytes_of:
+            used = np.unique(self._shape_of[self._budget["row"]])
+            used = used[used >= 0]
+            alike: dict[tuple[str | None, int], int] = {}
+            for shape in used:
+                alike.setdefault((self.shapes[shape].plan_hash, self.shapes[shape].way), int(shape))
+            first = np.array(list(alike.values()), np.int64)
+            prices = self._pricer.price(self.shapes, [profile], (first, np.zeros_like(first)))
+            peaks = prices["peak_bytes"].to_numpy() - fixed_bytes(self._graph, profile) if len(first) else []
+            found = dict(zip(alike, peaks, strict=True))
+            table = np.full(len(self.shapes), np.iinfo(np.int64).max)
+            table[used] = [found[self.shapes[shape].plan_hash, self.shapes[shape].way] for shape in used]
+            self._plan_bytes_of[profile.fit_counter] = table
+        return self._plan_bytes_of[profile.fit_counter]
 
     def _reselect(self, cells: Cells, place: int, target: Target, open_rows: NDArray[np.bool_]) -> None:
         by_key: dict[int, list[int]] = {}
@@ -185,8 +201,10 @@ class StoredCells:
         return self.shapes.index(wanted)
 
 
+_NEXT = [0]
+"""Questions are numbered: several may be asked of one run, each has its own tables."""
 _NUMBERED = """
-CREATE OR REPLACE TEMP TABLE wi_rows AS
+CREATE TABLE {schema}.wi_rows AS
 SELECT row_number() OVER () - 1 AS row, * FROM stored
 """
 _SHAPE_COLUMNS = (

@@ -33,9 +33,10 @@ def main(argv: list[str]) -> ExitCode:
             several = compare_runs([r.run for r in readings], by=options.by, interval=options.interval, limits=limits)
             rows, notes = several.rows, [*notes, *several.notes]
     plain = [row.to_dict() for row in rows]
-    for name, path in (("csv", options.csv), (form, options.out)):
-        if path:
-            write_rows(plain, local_path(path, what=f"{name} file"), name)
+    if options.csv:
+        write_rows(plain, local_path(options.csv, what="CSV file"), "csv")
+    if options.out:
+        write_rows(plain, local_path(options.out, what="output file"), options.format)
     _print(plain, notes, "" if form != "table" else render_table(rows), form, options)
     return worst(readings)
 
@@ -98,7 +99,7 @@ def _format(options: argparse.Namespace) -> str:
     found = options.format or ("json" if options.json else "table")
     if options.json and found != "json":
         raise ConfigError(f"--format {found}: contradicts --json")
-    if options.out and found == "table":
+    if options.out and options.format in (None, "table"):
         raise ConfigError("--out: needs --format csv, parquet or json")
     if found == "parquet" and not options.out:
         raise ConfigError("--format parquet: needs --out FILE")
