@@ -1,0 +1,75 @@
+"""Opens the run directory of a training (meta-training or pre-training) for reading: its record and its curves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinytrain_dist.foundation.errors import StorageError
+from tinytrain_dist.foundation.paths import local_path
+from tinytrain_dist.foundation.redaction import redact
+from tinytrain_dist.metatraining.curves import CurveRow, read_curves
+from tinytrain_dist.reporting.training_log import read_speed
+
+KINDS = {"meta_train": "Meta-training", "pretrain": "Pre-training"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """A training, read-only; ``record`` is run.json with every secret replaced, ``speed`` slots per second by round."""
+
+    path: Path
+    record: dict[str, Any]
+    curves: list[CurveRow]
+    speed: dict[int, float]
+
+    @property
+    def kind(self) -> str:
+        """Return ``meta_train`` or ``pretrain``."""
+        return str(self.record["kind"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the settings it was made with."""
+        found = self.record.get("settings")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def validation(self) -> dict[str, dict[str, float]]:
+        """Return accuracy, half width and number of episodes of the final weights per validated domain."""
+        found = self.record.get("validation")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def weights(self) -> Path:
+        """Return where the final checkpoint is."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the run ended well."""
+        return (self.path / "_SUCCESS").exists()
+
+
+def is_training(location: str | Path) -> bool:
+    """Return whether there is a training at ``location`` (a simulation, or nothing, otherwise)."""
+    return _kind(Path(location) / "run.json") in KINDS
+
+
+def open_training(location: str | Path) -> TrainingRun:
+    """Open the run directory of a training; raises ``StorageError`` where there is none or it is damaged."""
+    path = local_path(str(location), what="run directory")
+    if _kind(path / "run.json") not in KINDS:
+        raise StorageError(f"{path}: holds no meta-training or pre-training")
+    record = redact(json.loads((path / "run.json").read_text(encoding="utf-8")))
+    return TrainingRun(path=path, record=record, curves=read_curves(path / "curves.parquet"), speed=read_speed(path))
+
+
+def _kind(file: Path) -> str | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(found.get("kind")) if isinstance(found, dict) else None
