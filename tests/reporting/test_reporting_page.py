@@ -12,7 +12,7 @@ from synthetic_page import HOSTILE, hostile_rows, page_rows, write_side_files
 from synthetic_run import failed_row, grid_rows, result_row
 
 from tinytrain_dist.foundation.errors import StorageError
-from tinytrain_dist.reporting import page_data, stored_parts
+from tinytrain_dist.reporting import page_data, page_parts
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.failures import troubles
 from tinytrain_dist.reporting.page import json_for_script, render_page, write_page
@@ -170,7 +170,7 @@ def test_potentials_are_shares_of_each_task(full_run: Path) -> None:
 
 
 def test_a_fair_sample_of_very_many_side_files_is_read(full_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_parts, "MAX_PAGE_FILES", 4)
+    monkeypatch.setattr(page_parts, "MAX_FILES", 4)
     assert next(p for p in figures(full_run)["potentials"] if p["d"] == ALL)["n"] == 4
 
 

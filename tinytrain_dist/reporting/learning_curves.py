@@ -8,8 +8,8 @@ from itertools import groupby
 from tinytrain_dist.reporting.comparison import ADAPTATION
 from tinytrain_dist.reporting.exact_sums import estimate, moments_sql
 from tinytrain_dist.reporting.intervals import Estimate
+from tinytrain_dist.reporting.page_parts import sampled_part
 from tinytrain_dist.reporting.runs import RunResults
-from tinytrain_dist.reporting.stored_parts import readable_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ def learning_curves(run: RunResults) -> list[LearningCurve]:
     An iteration's time is loading + selection + its part of training and swapping. Iteration 0 is the accuracy
     before the update, at the moment training starts.
     """
-    if readable_part(run, "curves") is None:
+    if sampled_part(run, "curves") is None:
         return []
     group = f"device, {', '.join(ADAPTATION)}"
     found = run.select(f"""
     WITH points AS (
-        SELECT DISTINCT task_id, checkpoint, method, variant, plan_hash, iteration, accuracy FROM stored_curves
+        SELECT DISTINCT task_id, checkpoint, method, variant, plan_hash, iteration, accuracy FROM sampled_curves
     ), starts AS (
         SELECT DISTINCT task_id, checkpoint, method, variant, plan_hash, 0 AS iteration, NULL::DOUBLE AS accuracy
         FROM points

@@ -7,8 +7,8 @@ from itertools import groupby
 
 from tinytrain_dist.reporting.exact_sums import estimate, moments_sql
 from tinytrain_dist.reporting.intervals import Estimate
+from tinytrain_dist.reporting.page_parts import sampled_part
 from tinytrain_dist.reporting.runs import RunResults
-from tinytrain_dist.reporting.stored_parts import readable_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +24,14 @@ def potentials(run: RunResults) -> list[Potentials]:
 
     Each task's potentials are divided by their sum first: their size differs between tasks by orders of magnitude.
     """
-    if readable_part(run, "fisher") is None:
+    if sampled_part(run, "fisher") is None:
         return []
     found = run.select(f"""
     WITH places AS (
         SELECT DISTINCT task_id, domain FROM rows
     ), tasks AS (
         SELECT task_id, checkpoint, list(layer ORDER BY layer) AS layers, list(potential ORDER BY layer) AS potentials
-        FROM (SELECT DISTINCT task_id, checkpoint, layer, potential FROM stored_fisher) GROUP BY ALL
+        FROM (SELECT DISTINCT task_id, checkpoint, layer, potential FROM sampled_fisher) GROUP BY ALL
     ), shares AS (
         SELECT domain, unnest(layers) AS layer, unnest(potentials) / nullif(list_sum(potentials), 0) AS share
         FROM tasks JOIN places USING (task_id)
