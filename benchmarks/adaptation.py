@@ -28,6 +28,7 @@ from benchmarks.adaptation_measures import (
     measure_plans,
     measure_stages,
 )
+from benchmarks.adaptation_selection import measure_selection
 from benchmarks.adaptation_tasks import Workbench
 from tinytrain_dist.backbones.checkpoint import load_checkpoint
 from tinytrain_dist.backbones.flat_state import flat_to_state
@@ -37,6 +38,7 @@ from tinytrain_dist.backbones.network import Backbone, build_backbone
 RESOLUTION = 84
 PARTS = {
     "stages": measure_stages,
+    "selection": measure_selection,
     "plans": measure_plans,
     "grid": measure_grid,
     "macs": measure_macs_order,
