@@ -17,10 +17,10 @@ import duckdb
 import pyarrow as pa
 
 from tinytrain_dist.foundation.errors import ExitCode, StorageError
-from tinytrain_dist.reporting.run_folder import RunFolder, run_folder
+from tinytrain_dist.reporting.run_folder import MANIFEST, RECORD, RESULTS, SHARDS, RunFolder, run_folder
 from tinytrain_dist.reporting.runs import RunResults, open_run
 
-_SHARDS_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+_LINKS: list[tempfile.TemporaryDirectory[str]] = []
 """Folders of links that live as long as the process: the views over them are read lazily."""
 
 
@@ -43,7 +43,7 @@ def read_run(location: str | Path) -> Reading:
     """
     folder = run_folder(location)
     with folder.own_words():
-        shards = _finished_shards(folder.path)
+        shards = _finished_shards(folder)
         run = open_run(folder) if shards is None else _open_shards(folder, shards)
     notes, code = [], ExitCode.DONE
     if shards is not None:
@@ -82,31 +82,33 @@ def _of_tasks(run: RunResults) -> str:
     return f" of {grid['num_tasks'] * len(grid.get('domains', ()))}"
 
 
-def _finished_shards(folder: Path) -> list[Path] | None:
-    """Return the shards of an unfinished run that its manifest counts; None where there are results."""
-    manifest = folder / "manifest.json"
-    if not manifest.is_file() or any((folder / "results").glob("*.parquet")):
+def _finished_shards(folder: RunFolder) -> list[Path] | None:
+    """Return the shards of an unfinished run that its manifest counts; None where there are results, or no shard."""
+    manifest = folder.path / MANIFEST
+    if not manifest.is_file() or folder.files(RESULTS):
         return None
     try:
         records: list[dict[str, Any]] = json.loads(manifest.read_text(encoding="utf-8"))["shards"]
-        names = [name for record in records for name in record["files"] if name.startswith("shards/")]
+        names = {name for record in records for name in record["files"] if name.startswith(f"{SHARDS}/")}
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise StorageError(f"{manifest}: cannot be read: {exc}") from exc
-    inside = folder.resolve()
-    paths = [inside / name for name in names if (inside / name).resolve().is_relative_to(inside)]
-    return [path for path in paths if path.is_file()] or None
+    found = [path for path in folder.files(SHARDS) if path.relative_to(folder.path).as_posix() in names]
+    return found or None
 
 
 def _open_shards(folder: RunFolder, shards: list[Path]) -> RunResults:
     """Open the shards as if they were the results: a folder of links that has the layout of a finished run."""
     links = tempfile.TemporaryDirectory(prefix="tinytrain-unfinished-")
-    _SHARDS_KEPT.append(links)
+    _LINKS.append(links)
     view = Path(links.name)
-    (view / "results").mkdir()
     try:
-        (view / "run.json").symlink_to(folder.path / "run.json")
+        (view / RESULTS).mkdir()
+        (view / RECORD).symlink_to(folder.path / RECORD)
         for shard in shards:
-            (view / "results" / shard.name).symlink_to(shard)
+            (view / RESULTS / shard.name).symlink_to(shard)
     except OSError as exc:
         raise StorageError(f"{view}: cannot be written: {exc.strerror or exc}") from exc
-    return replace(open_run(view), path=folder.path, folder=folder)
+    try:
+        return replace(open_run(view), path=folder.path, folder=folder)
+    except StorageError as error:
+        raise StorageError(str(error).replace(str(view / RESULTS), str(folder.path / SHARDS))) from error
