@@ -15,7 +15,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from tinytrain_dist.costs.calibration import CalibratedSetting, UnseenRow, calibrate
-from tinytrain_dist.costs.measurements import Measurement, Setting, read_measurements
+from tinytrain_dist.costs.hierarchical_fit import fit_form
+from tinytrain_dist.costs.latency_forms import FORMS, form_of
+from tinytrain_dist.costs.measurements import Measurement, Setting, by_setting, read_measurements
 from tinytrain_dist.costs.power_fit import unseen_power_errors
 from tinytrain_dist.costs.training_fit import CalibratedTraining, calibrate_training
 from tinytrain_dist.costs.training_runs import read_training_runs
@@ -112,6 +114,20 @@ def training_targets(found: dict[str, CalibratedTraining]) -> list[Target]:
     return targets
 
 
+def new_board_errors(rows: Iterable[Measurement]) -> dict[tuple[str, str], float]:
+    """Return the mean error on each device where only the first row of each of its settings is known."""
+    rows, found = [row for row in rows if row.status == "measured"], {}
+    for device, name in sorted({(row.setting.profile, form_of(row.setting).name) for row in rows}):
+        alike = [row for row in rows if form_of(row.setting).name == name]
+        own = [row for row in alike if row.setting.profile == device]
+        known = {setting: settings_rows[:1] for setting, settings_rows in by_setting(own).items()}
+        others = by_setting(row for row in alike if row.setting.profile != device)
+        fit = fit_form(FORMS[name], others | known)
+        unseen = [row for row in own if row not in known[row.setting]]
+        found[device, name] = float(np.mean([abs(fit.predict_ms(row) / row.latency_ms - 1) for row in unseen]))
+    return found
+
+
 def main() -> None:
     """Print every target."""
     rows = shipped_rows()
@@ -120,6 +136,8 @@ def main() -> None:
     for target in targets:
         bounds = f"{target.low:.0%} to {target.high:.0%}" if target.low else f"at most {target.high:.0%}"
         print(f"{'met' if target.met else 'MISSED':<7} {target.reached:>6.1%}  target {bounds:<12} {target.name}")
+    for (device, form), error in new_board_errors(rows).items():
+        print(f"one row of each setting known, siblings for the rest: {error:>6.1%}  {device} ({form})")
     for item in found:
         for name in item.forward.contradictory:
             print(f"contradictory, kept out of the fit, counted in the error: {item.setting.long_name} {name}")
