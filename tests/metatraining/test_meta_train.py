@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 from tinytrain_dist.backbones.checkpoint import load_checkpoint
+from tinytrain_dist.data.domain import open_domain
 from tinytrain_dist.execution.settings import ExecutorSettings
-from tinytrain_dist.foundation.errors import CheckpointError, RunLockedError
+from tinytrain_dist.foundation.errors import CheckpointError, ConfigError, RunLockedError
 from tinytrain_dist.metatraining.curves import read_curves
 from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
 from tinytrain_dist.metatraining.run_folder import RunFolder
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.metatraining.stage import TrainingResult
 from tinytrain_dist.metatraining.training import meta_train
+from tinytrain_dist.metatraining.validation import Validation
 
 SERIAL = ExecutorSettings(kind="serial")
 
@@ -127,6 +129,56 @@ def test_it_can_start_from_a_checkpoint(
     result = train(settings, tmp_path, data_root)
     moved = np.abs(weights_of(result) - weights_of(undisturbed)) / (1e-2 + np.abs(weights_of(undisturbed)))
     assert result.run_folder.name != undisturbed.run_folder.name and np.median(moved) < 1e-3
+
+
+@pytest.mark.slow
+def test_the_best_weights_are_kept_also_across_an_interruption(
+    tiny: MetaTrainSettings, data_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(tiny, num_episodes=24, validation_every=1, keep_best=True, learning_rate=3e-2)
+    whole = train(settings, tmp_path / "whole", data_root)
+    scores = [row["validation_accuracy"] for row in read_curves(whole.run_folder / "curves.parquet")]
+    means = [np.mean(list(score.values())) for score in scores if score]
+    assert whole.best_round == int(np.argmax(means)) + 1 and len(means) == 6
+    assert np.mean([score.accuracy for score in whole.validation.values()]) == pytest.approx(max(means))
+
+    learn, calls = EpisodeWorker.learn, [0]
+
+    def interrupted(*args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 4 * 4 + 2:
+            raise KeyboardInterrupt
+        return learn(*args)
+
+    monkeypatch.setattr(EpisodeWorker, "learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "cut", data_root)
+    resumed = train(settings, tmp_path / "cut", data_root)
+    assert resumed.resumed_round == 4
+    assert (resumed.weights_hash, resumed.best_round) == (whole.weights_hash, whole.best_round)
+    assert len(list(resumed.run_folder.glob("checkpoints/best-*"))) <= settings.checkpoints_kept
+
+
+def test_it_stops_when_validation_has_not_improved(tiny: MetaTrainSettings, data_root: str, tmp_path: Path) -> None:
+    settings = replace(tiny, num_episodes=80, validation_every=1, patience=2, learning_rate=1e-6)  # learns nothing
+    result = train(settings, tmp_path, data_root)
+    assert result.num_rounds < 20 and result.best_round is None
+    rows = read_curves(result.run_folder / "curves.parquet")
+    means = [np.mean(list((row["validation_accuracy"] or {}).values())) for row in rows]
+    assert len(rows) == result.num_rounds and max(means[:-2]) >= max(means[-2:])
+    assert train(settings, tmp_path, data_root).reused
+
+
+def test_validation_domains_are_seen_whole_and_never_a_source(tiny: MetaTrainSettings, data_root: str) -> None:
+    with pytest.raises(ConfigError, match="stripes is a source domain"):
+        replace(tiny, validation_domains=("stripes",))
+    with pytest.raises(ConfigError, match="validation_every"):
+        replace(tiny, keep_best=True)
+    settings = replace(tiny, validation_domains=("fashion",))
+    validation = Validation(settings, {"stripes": open_domain("stripes", roots=[data_root])}, [data_root])
+    assert {slot.spec.split for slot in validation.slots["fashion"]} == {"all"}
+    assert {slot.spec.split for slot in validation.slots["stripes"]} == {"valid"}
+    assert settings.deciding() == tiny.deciding()  # without early stop it only watches
 
 
 class Listener:

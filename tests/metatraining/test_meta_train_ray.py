@@ -1,4 +1,4 @@
-"""One and two real Ray workers give the weights of the serial run, bit for bit."""
+"""One, two and four real Ray workers give the weights of the serial run, bit for bit."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 
 def test_weights_do_not_depend_on_the_workers(tiny: MetaTrainSettings, data_root: str, tmp_path: Path) -> None:
     results = [meta_train(tiny, root=tmp_path / "serial", executor=ExecutorSettings(kind="serial"), roots=[data_root])]
-    with cluster(ExecutorSettings(num_workers=2)):
-        for workers in (1, 2):
+    with cluster(ExecutorSettings(num_workers=4)):
+        for workers in (1, 2, 4):
             settings = ExecutorSettings(num_workers=workers)
             results.append(meta_train(tiny, root=tmp_path / str(workers), executor=settings, roots=[data_root]))
     first, *others = (load_checkpoint(result.weights_path).state for result in results)
