@@ -67,11 +67,11 @@ class Run:
                 raise ConfigError(f"rows: unknown column {name!r}; {nearest(name, known)}")
         chosen = ", ".join(f'"{name}"' for name in columns) or "*"
         with vanishing_storage():
-            return self._run.connection.execute(f"SELECT {chosen} FROM stored").to_arrow_table()
+            return self._run.connection.sql(f"SELECT {chosen} FROM stored").to_arrow_table()
 
     def query(self, sql: str) -> pa.Table:
         """Return the answer of DuckDB's SQL over the views ``rows`` and ``paired`` (``reporting/views.py``)."""
-        return self._run.connection.execute(sql).to_arrow_table()
+        return self._run.connection.sql(sql).to_arrow_table()
 
     def comparison(
         self, *, by: str = "device", interval: IntervalKind = "t", limits: Limits = NO_LIMITS
