@@ -72,7 +72,13 @@ def compose_call(call: Call) -> None:
 
 
 def _python(words: list[str]) -> None:
-    if words[0] == "-m":
+    if words[0] == "-m" and words[1].startswith("benchmarks."):
+        script = REPOSITORY / f"{words[1].replace('.', '/')}.py"
+        assert script.is_file(), f"{words[1]} does not exist"
+        return _options_stand_in(script, words[2:])
+    if words[0] == "-m" and words[1].startswith("benchmarks."):
+        words = [f"{words[1].replace('.', '/')}.py", *words[2:]]
+    elif words[0] == "-m":
         assert words[1] in ("tinytrain_dist", "venv", "pip", "pytest"), words
         _files_exist([word for word in words[2:] if word.startswith("tests/")])
         return

@@ -44,6 +44,7 @@ def start_head(mode: str, folder: Path, *words: str) -> Started:
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=1",
         f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}",
+        f"--dashboard-agent-listen-port={free_port()}",
         "--object-store-memory=80000000", *words,
     ]  # fmt: skip
     plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
