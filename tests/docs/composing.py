@@ -75,7 +75,8 @@ def _python(words: list[str]) -> None:
     if words[0] == "-m" and words[1].startswith("benchmarks."):
         script = REPOSITORY / f"{words[1].replace('.', '/')}.py"
         assert script.is_file(), f"{words[1]} does not exist"
-        return _options_stand_in(script, words[2:])
+        _options_stand_in(script, words[2:])
+        return
     if words[0] == "-m" and words[1].startswith("benchmarks."):
         words = [f"{words[1].replace('.', '/')}.py", *words[2:]]
     elif words[0] == "-m":

@@ -97,7 +97,7 @@ def _write(name: str, study: StudyFile, report: StudyReport, runs: Mapping[str, 
         "question": study.question,
         "analysis": study.analysis,
         "runs": {
-            variant: {"run": run.path.name, "rows": run.num_rows, "result_hash": run.record.get("result_hash")}
+            variant: {"run": run.run_id, "rows": run.num_rows, "result_hash": run.record.get("result_hash")}
             for variant, run in runs.items()
         },
     }
