@@ -8,16 +8,19 @@ from pathlib import Path
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.logs import start_logging
+from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.metatraining.stage import TrainingResult
 from tinytrain_dist.metatraining.training import meta_train
+from tinytrain_dist.reporting.training_log import TrainingLog
 from tinytrain_dist.verbs.compose import command_line, compose_job, output_root
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
 from tinytrain_dist.verbs.pretrain import run_pretraining
 from tinytrain_dist.verbs.settings_of import executor_settings, meta_train_settings, pretrain_settings
+from tinytrain_dist.verbs.training_outputs import publish_training
 from tinytrain_dist.verbs.training_words import say_result
 
-SECTIONS = ("seed", "run", "data", "backbone", "pretrain", "meta_train", "executor")
+SECTIONS = ("seed", "run", "data", "backbone", "pretrain", "meta_train", "executor", "wandb")
 PRETRAIN = "pretrain"
 """Value of ``meta_train.initial_weights`` that names no file."""
 
@@ -44,6 +47,7 @@ def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: st
         pretrain_settings(config)  # what is wrong with it is said before anything starts
         before = run_pretraining(config, root=root, command=command)
         settings = replace(settings, initial_weights=str(before.weights_path))
+    heard = TrainingLog()
     result = meta_train(
         settings,
         root=root,
@@ -51,6 +55,8 @@ def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: st
         roots=tuple(config.data.roots),
         executor=executor_settings(config.executor),
         command=command,
+        run_logger=heard,
     )
     say_result(result, settings)
+    say(f"page: {publish_training(config, result, heard)}")
     return result

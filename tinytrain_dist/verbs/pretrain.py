@@ -7,15 +7,18 @@ from pathlib import Path
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.logs import start_logging
+from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.metatraining.pretraining import pretrain
 from tinytrain_dist.metatraining.stage import TrainingResult
+from tinytrain_dist.reporting.training_log import TrainingLog
 from tinytrain_dist.verbs.compose import command_line, compose_job, output_root
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
 from tinytrain_dist.verbs.settings_of import executor_settings, pretrain_settings
+from tinytrain_dist.verbs.training_outputs import publish_training
 from tinytrain_dist.verbs.training_words import say_result
 
-SECTIONS = ("seed", "run", "data", "backbone", "pretrain", "executor")
+SECTIONS = ("seed", "run", "data", "backbone", "pretrain", "executor", "wandb")
 
 
 def main(argv: list[str]) -> ExitCode:
@@ -36,6 +39,7 @@ def main(argv: list[str]) -> ExitCode:
 def run_pretraining(config: JobConfig, *, root: Path, command: str, run_id: str | None = None) -> TrainingResult:
     """Run (or reuse) the pre-training of ``config`` and say what it reached on held-out classes."""
     settings = pretrain_settings(config)
+    heard = TrainingLog()
     result = pretrain(
         settings,
         root=root,
@@ -43,6 +47,8 @@ def run_pretraining(config: JobConfig, *, root: Path, command: str, run_id: str 
         roots=tuple(config.data.roots),
         executor=executor_settings(config.executor),
         command=command,
+        run_logger=heard,
     )
     say_result(result, settings)
+    say(f"page: {publish_training(config, result, heard)}")
     return result
