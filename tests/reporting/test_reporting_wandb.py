@@ -1,4 +1,4 @@
-"""The W&B run is written offline for real and read back with the client's own command."""
+"""The W&B run is written offline for real and read back with the client's own command; servers here are real, too."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import duckdb
 import pytest
 import wandb
 from synthetic_run import failed_row, grid_rows
@@ -19,11 +23,13 @@ from tinytrain_dist.cli import main
 from tinytrain_dist.reporting import wandb_content
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.runs import open_run
-from tinytrain_dist.reporting.wandb_run import log_to_wandb, resolve_mode
+from tinytrain_dist.reporting.wandb_run import log_to_wandb
+from tinytrain_dist.reporting.wandb_session import resolve_mode
 
 MakeRun = Callable[..., Path]
 SECRET = "s3cr3t-0123456789-abcdef"
 KEY = "e1c5" * 10
+REPORT = [sys.executable, "-m", "tinytrain_dist", "report"]
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +40,22 @@ def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     logging.getLogger("tinytrain_dist").propagate = True
 
 
-def read_back(folder: Path) -> dict[str, Any]:
-    """Summary and configuration of an offline run, as the client's own reader gives them."""
+def inspect(folder: Path, *options: str) -> str:
+    """What the client's own reader says about an offline run."""
     (log,) = folder.glob("run-*.wandb")
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary", "--json", str(log)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    return json.loads(out.stdout)  # type: ignore[no-any-return]
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json", str(log)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def read_back(folder: Path) -> dict[str, Any]:
+    """Summary and configuration of an offline run."""
+    return json.loads(inspect(folder, "--summary"))  # type: ignore[no-any-return]
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Records of one kind of an offline run."""
+    found = [json.loads(line) for line in inspect(folder).splitlines()]
+    return [record[kind] for record in found if record["type"] == kind]
 
 
 def outputs(folder: Path) -> bytes:
@@ -47,51 +63,172 @@ def outputs(folder: Path) -> bytes:
     return b"\n".join(file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file())
 
 
+def with_meta_training(path: Path) -> bytes:
+    """Put the meta-training beside the run whose weights it names; returns those weights."""
+    meta, weights = path.parent / "meta-mcunet-1", b"not really weights, but the same bytes everywhere"
+    meta.mkdir()
+    (meta / "run.json").write_text(json.dumps({"kind": "meta_train", "weights_hash": "c0ffee"}))
+    (meta / "weights.safetensors").write_bytes(weights)
+    return weights
+
+
 @pytest.mark.slow
-def test_offline_run_holds_the_tables_figures_and_no_secret(
+def test_offline_run_holds_every_figure_and_no_secret(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SOME_SERVICE_TOKEN", SECRET)
     monkeypatch.setattr(sys, "argv", ["tinytrain", "an-argument-nobody-may-record"])
-    rows = [*grid_rows(), failed_row(task_id="bad", message=f"refused {SECRET}")]
+    rows = [*grid_rows(), failed_row(task_id="bad", variant="none-1", message=f"refused {SECRET}")]
     config = {"experiment": "quickstart", "endpoint": f"host?{SECRET}", "wandb": {"api_key": "k"}, "seed": 3}
-    path = make_run(rows, config=config)
+    path = make_run(rows, config=config, identity={"checkpoint": "c0ffee"})
+    weights = with_meta_training(path)
     assert main(["report", str(path), "--wandb", "--json"]) == 0
     printed = json.loads(capfd.readouterr().out)
     folder = Path(printed["wandb"])
     assert folder.is_relative_to(path / "wandb") and folder.name.startswith("offline-run-")
 
     found = read_back(folder)
-    row = next(r for r in comparison_table(open_run(path)) if r.method == "tinytrain" and r.device == "stm32f746")
-    summary = found["summary"]
-    assert summary["stm32f746/tinytrain/gain_points"] == pytest.approx(row.gain_points)
-    assert summary["stm32f746/tinytrain/energy_p50_mj"] == pytest.approx(row.energy_p50_mj)
-    assert summary["accuracy/signs/tinytrain"]["_type"] == "histogram"
-    assert sum(summary["accuracy/signs/tinytrain"]["values"]) == 4
-    assert summary["devices/stm32f746"]["_type"] == "table-file" and summary["report"]["_type"] == "html-file"
-    assert summary["task_sample_rows"] == summary["task_sample_of"] == 8 + 4 * 2 * 8 + 1
+    assert_summary_is_the_parquet(found["summary"], path)
+    assert_tables_are_the_comparison(folder, found["summary"], path)
     assert (found["config"]["seed"], found["state"], found["exit_code"]) == (3, "finished", 0)
+    assert found["config"]["checkpoint"] == {"hash": "c0ffee", "made_by": "meta-mcunet-1"}
+    assert found["summary"]["task_sample_rows"] == found["summary"]["task_sample_of"] == 8 + 4 * 2 * 8 + 1
+    assert_artifacts_tell_the_lineage(folder, weights)
+    (run,) = records(folder, "run")
+    assert (run["run_group"], run["job_type"]) == ("quickstart", "simulate")
+    assert run["tags"] == ["mcunet", "raspberry-pi-zero-2", "stm32f746"]
+    html = folder / "files" / found["summary"]["report"]["path"]
+    assert html.read_bytes() == (path / "report.html").read_bytes()
 
     written = outputs(path / "wandb") + (path / "report.html").read_bytes()
-    results = outputs(path / "results")
-    assert SECRET.encode() in results  # the store wrote this message; here it must not travel any further
+    assert SECRET.encode() in outputs(path / "results")  # the store wrote it; from here it must not travel
     for word in (SECRET.encode(), b"an-argument-nobody-may-record"):
         assert word not in written
     assert not list((path / "wandb").rglob("requirements.txt")) + list((path / "wandb").rglob("wandb-metadata.json"))
     assert not (Path(os.environ["HOME"]) / ".local").exists()
-    assert b"results-quickstart-1" in written
+
+
+def assert_summary_is_the_parquet(summary: dict[str, Any], path: Path) -> None:
+    """Compare the headline figures with what the Parquet says, and the others with the comparison."""
+    parquet = f"'{path}/results/*.parquet'"
+    means = duckdb.sql(
+        f"SELECT device, method, avg(accuracy_after), median(energy_mj), count(*) FROM {parquet}"
+        " WHERE status = 'ok' AND method <> 'raw_pixels' GROUP BY ALL"
+    ).fetchall()
+    assert len(means) == 8
+    for device, method, accuracy, energy, num in means:
+        prefix = f"{device}/{method}"
+        assert summary[f"{prefix}/accuracy_mean"] == pytest.approx(accuracy)
+        assert summary[f"{prefix}/energy_p50_mj"] == pytest.approx(energy)
+        assert summary[f"{prefix}/num_tasks"] == num
+    by_domain = duckdb.sql(
+        f"SELECT domain, method, avg(accuracy_after) FROM {parquet} WHERE status = 'ok' GROUP BY ALL"
+    ).fetchall()
+    for domain, method, accuracy in by_domain:
+        assert summary[f"domain/{domain}/{method}/accuracy_mean"] == pytest.approx(accuracy)
+        counts = summary[f"accuracy/{domain}/{method}"]
+        assert counts["_type"] == "histogram" and sum(counts["values"]) == 4
+    figures = {name: value for name, value in summary.items() if isinstance(value, int | float) and "/" in name}
+    expected = wandb_content.summary(open_run(path))
+    assert figures == pytest.approx({name: value for name, value in expected.items() if "/" in name})
+
+
+def assert_tables_are_the_comparison(folder: Path, summary: dict[str, Any], path: Path) -> None:
+    """Compare every cell of every table."""
+    run = open_run(path)
+    expected = wandb_content.tables(run)
+    devices = {row.device or "no_device" for row in comparison_table(run)}
+    assert set(expected) == {f"devices/{d}" for d in devices} | {
+        "domains/signs",
+        "domains/glyphs",
+        "accuracy_by_domain",
+    }
+    for name, (columns, data) in expected.items():
+        table = json.loads((folder / "files" / summary[name]["path"]).read_text())
+        assert table["columns"] == list(columns) and len(table["data"]) == len(data)
+        for read, known in zip(table["data"], data, strict=True):
+            assert read == [pytest.approx(v) if isinstance(v, float) else v for v in known]
+    (sample,) = (json.loads((folder / "files" / summary["task_sample"]["path"]).read_text()),)
+    known_rows, total, columns = wandb_content.task_sample(run)
+    assert sample["columns"] == columns and len(sample["data"]) == total
+    assert [row[:8] for row in sample["data"]] == [row[:8] for row in known_rows]
+
+
+def assert_artifacts_tell_the_lineage(folder: Path, weights: bytes) -> None:
+    """The run used the meta-training's checkpoint and made its results."""
+    found = {artifact["name"]: artifact for artifact in records(folder, "artifact")}
+    checkpoint = found["checkpoint-c0ffee"]
+    assert checkpoint["use_after_commit"] is True and checkpoint["type"] == "model"
+    (entry,) = checkpoint["manifest"]["contents"]
+    assert (entry["path"], int(entry["size"])) == ("weights.safetensors", len(weights))
+    assert not found["results-quickstart-1"].get("use_after_commit")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers every request with the server's one status."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append(self.headers.get("Authorization", ""))  # type: ignore[attr-defined]
+        body = b'{"errors": [{"message": "no"}]}'
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST  # noqa: N815 (the name the server calls)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def server(status: int) -> Iterator[ThreadingHTTPServer]:
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    found.status, found.asked = status, []  # type: ignore[attr-defined]
+    Thread(target=found.serve_forever, daemon=True).start()
+    yield found
+    found.shutdown()
+    found.server_close()
 
 
 @pytest.mark.slow
-def test_unreachable_server_leaves_an_offline_copy(make_run: MakeRun) -> None:
-    path = make_run()
-    environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY}
-    command = [sys.executable, "-m", "tinytrain_dist", "report", str(path), "--wandb", "--json"]
-    out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=120)
-    folder = Path(json.loads(out.stdout)["wandb"])
-    assert folder.name.startswith("offline-run-") and "an offline copy is kept" in out.stderr
-    assert read_back(folder)["state"] == "finished"
-    assert KEY.encode() not in outputs(path) and KEY not in out.stderr
+def test_a_server_that_does_not_take_the_run_leaves_an_offline_copy(make_run: MakeRun) -> None:
+    """Unreachable, wrong key, rate limited: at the same time, for each waits for its own retries."""
+    with server(401) as wrong_key, server(429) as limited:
+        ports = {"unreachable": 9, "wrong key": wrong_key.server_port, "rate limited": limited.server_port}
+        paths = {name: make_run(grid_rows(num_tasks=2), name=name.replace(" ", "-")) for name in ports}
+        jobs = {name: reporting(paths[name], port) for name, port in ports.items()}
+        outs = {name: job.communicate(timeout=200) for name, job in jobs.items()}
+        assert wrong_key.asked and limited.asked  # type: ignore[attr-defined]
+    for name, (printed, said) in outs.items():
+        assert jobs[name].returncode == 0, said
+        folder = Path(json.loads(printed)["wandb"])
+        assert folder.name.startswith("offline-run-") and "an offline copy is kept" in said, name
+        found = read_back(folder)
+        assert (found["state"], found["summary"]["rows"]) == ("finished", len(grid_rows(num_tasks=2)))
+        assert KEY.encode() not in outputs(paths[name]) and KEY not in said
+
+
+def reporting(path: Path, port: int) -> subprocess.Popen[str]:
+    """Start ``tinytrain report --wandb`` against a server on this machine."""
+    environment = {**os.environ, "WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": KEY}
+    command = [*REPORT, str(path), "--wandb", "--json"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_continues_the_same_wandb_run(make_run: MakeRun) -> None:
+    path = make_run(grid_rows(num_tasks=2))
+    first = log_to_wandb(open_run(path), mode="offline")
+    record = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(record | {"status": "finished", "updated": "2026-03-02T12:00:00Z"}))
+    again = log_to_wandb(open_run(path), mode="offline")
+    assert first is not None and again is not None
+    assert records(first, "run")[0]["run_id"] == records(again, "run")[0]["run_id"]
+    assert records(first, "run")[0]["run_id"].startswith("quickstart-1-")
+    other = log_to_wandb(open_run(make_run(name="other", created="2026-04-01T12:00:00Z")), mode="offline")
+    assert other is not None and records(other, "run")[0]["run_id"] != records(first, "run")[0]["run_id"]
 
 
 def test_any_failure_is_logged_and_never_raised(
