@@ -73,11 +73,6 @@ def compose_call(call: Call) -> None:
 
 def _python(words: list[str]) -> None:
     if words[0] == "-m" and words[1].startswith("benchmarks."):
-        script = REPOSITORY / f"{words[1].replace('.', '/')}.py"
-        assert script.is_file(), f"{words[1]} does not exist"
-        _options_stand_in(script, words[2:])
-        return
-    if words[0] == "-m" and words[1].startswith("benchmarks."):
         words = [f"{words[1].replace('.', '/')}.py", *words[2:]]
     elif words[0] == "-m":
         assert words[1] in ("tinytrain_dist", "venv", "pip", "pytest"), words
