@@ -5,20 +5,19 @@ An unfinished run has no ``results/`` yet, but its manifest names the shards tha
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from tinytrain_dist.foundation.errors import ExitCode, StorageError
-from tinytrain_dist.reporting.run_folder import MANIFEST, RECORD, RESULTS, SHARDS, RunFolder, run_folder
+from tinytrain_dist.reporting.run_folder import RECORD, RESULTS, SHARDS, RunFolder, run_folder
 from tinytrain_dist.reporting.runs import RunResults, open_run
+from tinytrain_dist.simulation.manifest import Manifest
 
 _LINKS: list[tempfile.TemporaryDirectory[str]] = []
 """Folders of links that live as long as the process: the views over them are read lazily."""
@@ -50,6 +49,9 @@ def read_run(location: str | Path) -> Reading:
         done = run.select("SELECT count(DISTINCT task_id) AS num FROM stored")[0]["num"]
         shown = f"{done}{_of_tasks(run)} tasks are done and shown"
         notes.append(f"NOTE: the run is unfinished: {shown}; the same command resumes it.")
+        code = ExitCode.PARTIAL
+    elif run.record.get("status") == "running":
+        notes.append("NOTE: the run is being extended: shown is what it held when it was last finished.")
         code = ExitCode.PARTIAL
     found = run.select("SELECT count(*) FILTER (WHERE ok) AS ok, count(*) AS num, count(DISTINCT device) AS devices "
                        "FROM rows")[0]  # fmt: skip
@@ -83,15 +85,16 @@ def _of_tasks(run: RunResults) -> str:
 
 
 def _finished_shards(folder: RunFolder) -> list[Path] | None:
-    """Return the shards of an unfinished run that its manifest counts; None where there are results, or no shard."""
-    manifest = folder.path / MANIFEST
-    if not manifest.is_file() or folder.files(RESULTS):
+    """Return the shards of an unfinished run that its manifest counts; None where there are results, or no shard.
+
+    Raises ``StorageError`` where some of their rows no longer count: they are sorted out when the run is finished.
+    """
+    if folder.files(RESULTS):
         return None
-    try:
-        records: list[dict[str, Any]] = json.loads(manifest.read_text(encoding="utf-8"))["shards"]
-        names = {name for record in records for name in record["files"] if name.startswith(f"{SHARDS}/")}
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise StorageError(f"{manifest}: cannot be read: {exc}") from exc
+    manifest = Manifest(folder.storage).open()
+    if any("void" in event for _, event in manifest.events()):
+        raise StorageError(f"{folder.location}: unfinished, and rows of it were priced again; finish it to see them")
+    names = {record.rows_file for _, record in manifest.records()}
     found = [path for path in folder.files(SHARDS) if path.relative_to(folder.path).as_posix() in names]
     return found or None
 

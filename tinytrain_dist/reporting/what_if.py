@@ -27,13 +27,15 @@ _INT_COLUMNS = frozenset(column.name for column in COLUMNS if column.type == pa.
 class WhatIf:
     """The run as it would be on the targets, without the cells that need tuning.
 
-    ``needs_tuning``: (device, method, variant) -> tasks left out. ``num_cells``: cells priced.
+    ``needs_tuning``: (device, method, variant) -> tasks left out; ``untold``: those of them whose plan stored data
+    cannot tell. ``num_cells``: cells answered.
     """
 
     run: RunResults
     targets: list[Target]
     num_cells: int
     needs_tuning: dict[tuple[str, str, str], int]
+    untold: int
     notes: list[str]
 
 
@@ -101,7 +103,7 @@ def what_if(run: RunResults, targets: Sequence[Target]) -> WhatIf:
         notes.append(f"NOTE: of {cells.untold} cells stored data cannot tell the plan (no Fisher information, or a "
                      "criterion that looks at weights).")  # fmt: skip
     return WhatIf(run=answered, targets=list(targets), num_cells=answered.num_rows, needs_tuning=cells.needs_tuning,
-                  notes=notes)  # fmt: skip
+                  untold=cells.untold, notes=notes)  # fmt: skip
 
 
 def _check_reproduced(run: RunResults, stored: StoredCells, pricer: Pricer) -> list[str]:
@@ -152,6 +154,7 @@ def _as_run(
     }))  # fmt: skip
     connection.register("given_targets", pa.table({
         "target": np.arange(len(targets)), "label": [t.label for t in targets],
+        "price_numerics": [t.profile.price_numerics for t in targets],
     }))  # fmt: skip
     connection.register("given_prices", prices.append_column("price", pa.array(np.arange(prices.num_rows))))
     for name in ("cells", "targets", "prices"):
@@ -166,7 +169,9 @@ def _as_run(
 
 def _answer_sql(priced: set[str]) -> str:
     own = {
-        "device": "t.label", "plan_status": "CASE WHEN c.nothing THEN 'infeasible' ELSE r.plan_status END",
+        "device": "t.label",
+        "price_numerics": "t.price_numerics",
+        "plan_status": "CASE WHEN c.nothing THEN 'infeasible' ELSE r.plan_status END",
         "accuracy_after": "CASE WHEN c.nothing THEN r.accuracy_before ELSE r.accuracy_after END",
         "plan_hash": "CASE WHEN NOT c.nothing THEN r.plan_hash END",
         "iterations": "CASE WHEN c.nothing THEN 0 ELSE r.iterations END",
@@ -175,7 +180,7 @@ def _answer_sql(priced: set[str]) -> str:
     columns = []
     for column in (c.name for c in COLUMNS):
         expression = own.get(column, f"r.{column}")
-        if column in PRICE_COLUMNS and column in priced:
+        if column in PRICE_COLUMNS and column in priced and column not in own:
             cast = "::BIGINT" if column in _INT_COLUMNS else ""
             expression = f"CASE WHEN c.price < 0 THEN r.{column} ELSE p.{column}{cast} END"
         if column == "fits":
