@@ -22,7 +22,9 @@ from synthetic_run import failed_row, grid_rows
 from tinytrain_dist.cli import main
 from tinytrain_dist.reporting import wandb_content
 from tinytrain_dist.reporting.comparison import comparison_table
+from tinytrain_dist.reporting.distributions import histograms
 from tinytrain_dist.reporting.runs import open_run
+from tinytrain_dist.reporting.wandb_report import bars, write_report
 from tinytrain_dist.reporting.wandb_run import log_to_wandb
 from tinytrain_dist.reporting.wandb_session import resolve_mode
 
@@ -280,3 +282,27 @@ def test_content_is_bounded(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) 
     assert wandb_content.tags(run) == ["mcunet", "raspberry-pi-zero-2", "stm32f746"]
     assert wandb_content.group(run) == "quickstart"
     assert all(isinstance(value, int | float) for value in wandb_content.summary(run).values())
+
+
+def test_the_report_on_domains_is_kept_as_the_specification_that_would_be_saved(make_run: MakeRun) -> None:
+    internal = pytest.importorskip("wandb_workspaces.reports.v2.internal")
+    rows = grid_rows(domains=("signs", "gl|yphs*"))
+    run = open_run(make_run(rows))
+    file = write_report(run, logged_in=False, project="tiny")
+    assert isinstance(file, Path)
+    document = json.loads(file.read_text())
+    assert document["project"] == "tiny" and "wandb login" in document["how_to_push"]
+    spec = internal.Spec.model_validate(document["spec"])
+    kinds = [block.type for block in spec.blocks]
+    assert kinds.count("heading") == kinds.count("markdown-block") == 3 and "panel-grid" in kinds
+    text = json.dumps(document["spec"], ensure_ascii=False)
+    for row in comparison_table(run, by="domain"):
+        assert row.accuracy_mean is not None and f"{100 * row.accuracy_mean:.1f} ±" in text
+    assert "gl\\\\|yphs\\\\*" in text  # a name is no table cell of its own
+    counts = {h.domain: h.counts for h in histograms(run) if h.key[3] == "none"}
+    assert all(f"`{bars(found)}`" in text for found in counts.values())
+
+
+def test_bars_show_every_bin_that_has_a_task() -> None:
+    assert bars((0, 1, 400, 200, 0)) == " ▁█▄ "
+    assert bars((0, 0)) == "  "

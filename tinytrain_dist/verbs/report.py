@@ -59,10 +59,10 @@ def _simulation(reading: Reading, mode: Mode) -> dict[str, Any]:
     run = reading.run
     page = write_page(run, notes=reading.notes)
     found: dict[str, Any] = {"page": run.folder.publish(page), "bytes": page.stat().st_size}
+    if mode == "disabled":
+        return found | {"wandb": None}
     written = log_to_wandb(run, mode=mode, project=_project(run.config))
-    report = None
-    if mode != "disabled":
-        report = write_report(run, logged_in=_is_online(written), project=_project(run.config))
+    report = write_report(run, logged_in=_is_online(written), project=_project(run.config))
     return found | {
         "wandb": run.folder.publish(written) if written else None,
         "wandb_report": run.folder.publish(report) if isinstance(report, Path) else report,
