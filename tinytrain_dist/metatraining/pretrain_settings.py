@@ -35,6 +35,8 @@ class PretrainSettings(TrainingSettings):
     SECTION: ClassVar[str] = "pretrain"
     NOT_DECIDING: ClassVar[tuple[str, ...]] = (*TrainingSettings.NOT_DECIDING, "teacher")
 
+    learning_rate: float = 1e-2
+    checkpoint_every: int = 100
     objective: ObjectiveName = "distill"
     teacher: str | None = "efficientnet_lite0_wheel"
     teacher_resolution: int = 161

@@ -224,7 +224,7 @@ class PretrainConfig:
     relation_weight: float = 1.0
     optimizer: str = "adam"
     momentum: float = 0.9
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-2
     final_learning_rate: float = 1e-6
     warmup_share: float = 0.05
     weight_decay: float = 0.0
