@@ -1,0 +1,145 @@
+"""``tinytrain plan``: fronts, targets, runner-up, budgets, fleets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from planner_rows import PHASES, Capture, MakeRun, document, rows_with_ram
+from scipy import stats
+from synthetic_run import result_row
+
+from tinytrain_dist.cli import main
+from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.reporting.comparison import comparison_table
+from tinytrain_dist.reporting.pareto import choices
+from tinytrain_dist.reporting.runner_up import contests
+from tinytrain_dist.reporting.runs import open_run
+from tinytrain_dist.reporting.targets import smallest_devices
+from tinytrain_dist.reporting.within import reached_within
+
+
+def test_the_front_of_a_run(make_run: MakeRun) -> None:
+    table = comparison_table(open_run(make_run(rows_with_ram())))
+    found = choices(table, "energy", device="raspberry-pi-zero-2")
+    assert [c.label for c in found] == ["none", "last_layer", "tinytrain", "full_train"]
+    assert all(c.dominated_by is None for c in found if c.on_front)
+    best = max(c.accuracy_mean for c in found)
+    assert any(c.on_front and c.accuracy_mean == best for c in found)
+    assert not [c for c in choices(table, "energy") if c.device == "stm32f746" and c.label == "full_train"]
+
+
+def test_smallest_device_and_how_sure(make_run: MakeRun) -> None:
+    table = comparison_table(open_run(make_run(rows_with_ram(num_tasks=40))))
+    by_method = {r.method: r for r in table if r.device == "raspberry-pi-zero-2"}
+    full, tiny = by_method["full_train"], by_method["tinytrain"]
+    assert full.accuracy_low and full.accuracy_mean and tiny.accuracy_mean
+    small, large = smallest_devices(table, min_accuracy=full.accuracy_low)
+    assert (small.device, large.device) == ("stm32f746", "raspberry-pi-zero-2")
+    assert large.verdict == "sure"
+    _, likely = smallest_devices(table, min_accuracy=full.accuracy_mean)
+    assert likely.verdict == "likely" and "lower end" in likely.why
+    none, nor = smallest_devices(table, min_accuracy=0.99)
+    assert none.verdict == nor.verdict == "no" and "misses" in nor.why
+
+
+def test_the_runner_up_and_what_it_lacks(make_run: MakeRun) -> None:
+    run = open_run(make_run(rows_with_ram(num_tasks=30)))
+    table = comparison_table(run)
+    found = {c.device: c for c in contests(run, table)}
+    pi = found["raspberry-pi-zero-2"]
+    rows = [row for row in rows_with_ram(num_tasks=30) if row["device"] == "stm32f746"]
+    values = {m: np.array([r["accuracy_after"] for r in rows if r["method"] == m]) for m in ("full_train", "tinytrain")}
+    assert (pi.winner, pi.runner_up) == ("full_train", "tinytrain")
+    assert pi.lead_points == pytest.approx(100 * (values["full_train"] - values["tinytrain"]).mean())
+    assert "full_train" in found["stm32f746"].sentence and "does not fit (ram" in found["stm32f746"].sentence
+
+
+def test_enough_tasks_decide_a_lead() -> None:
+    from tinytrain_dist.reporting.runner_up import _tasks_to_decide
+
+    needed = _tasks_to_decide(1.0, 10.0, 40)
+    assert needed is not None
+    half = stats.t.ppf(0.975, needed - 1) * 10 / np.sqrt(needed)
+    before = stats.t.ppf(0.975, needed - 3) * 10 / np.sqrt(needed - 2)
+    assert half <= 1.0 + 1e-3 and before > 1.0 - 1e-2
+    assert _tasks_to_decide(10.0, 1.0, 40) is None
+
+
+def test_what_is_reached_within_a_budget(make_run: MakeRun) -> None:
+    """Loading and selection take 1 s, 40 iterations 4 s: at 3 s iteration 20 is done."""
+    row = result_row(
+        method="tinytrain", plan_status="ok", plan_hash="p", accuracy_before=0.2, accuracy_after=0.8, **PHASES
+    )
+    path = make_run([row, result_row(latency_ms=50.0, accuracy_after=0.2, iterations=0)])
+    curve = {k: row[k] for k in ("task_id", "checkpoint", "method", "variant", "plan_hash")}
+    points = [
+        curve | {"iteration": i, "accuracy": a, "loss": 1.0} for i, a in ((10, 0.3), (20, 0.5), (30, 0.7), (40, 0.8))
+    ]
+    (path / "curves").mkdir()
+    pq.write_table(pa.Table.from_pylist(points), path / "curves" / "c.parquet")
+    run = open_run(path)
+    for limit, accuracy in ((500.0, 0.2), (2500.0, 0.3), (3000.0, 0.5), (4999.0, 0.7), (5000.0, 0.8)):
+        found = {r.method: r for r in reached_within(run, resource="time", limit=limit)}
+        assert found["tinytrain"].accuracy_mean == pytest.approx(accuracy), limit
+        assert found["none"].accuracy_mean == pytest.approx(0.2)
+        assert found["tinytrain"].share_done == (limit >= 5000)
+    assert reached_within(run, resource="time", limit=10.0)[-1].accuracy_mean is None  # not even the prototypes
+
+
+def test_plan_prints_one_document_with_every_section(make_run: MakeRun, tmp_path: Path, capsys: Capture) -> None:
+    path, mix = make_run(rows_with_ram()), tmp_path / "mix.csv"
+    mix.write_text("device,count,method,battery_wh,idle_w\nstm32f746,10,tinytrain,5,0.001\nraspberry-pi-zero-2,2,,,2\n")
+    words = ["plan", str(path), "--pareto", "all", "--min-accuracy", "0.5", "--within-seconds", "10", "--within-joules",
+             "5", "--fleet", str(mix), "--per-day", "24", "--what-if", "max_seconds=5"]  # fmt: skip
+    found = document(capsys, *words)
+    assert {"fits", "pareto", "smallest", "within_time", "within_energy", "fleet"} <= found.keys()
+    assert any("accuracy is computed in fp32" in note for note in found["notes"])
+    part, _, total = found["fleet"]
+    assert part["energy_wh_per_day"] == pytest.approx(
+        total["energy_wh_per_day"] - found["fleet"][1]["energy_wh_per_day"]
+    )
+    energy = np.mean(
+        [r["energy_mj"] for r in rows_with_ram() if r["method"] == "tinytrain" and r["device"] == "stm32f746"]
+    )
+    busy = np.mean(
+        [r["latency_ms"] for r in rows_with_ram() if r["method"] == "tinytrain" and r["device"] == "stm32f746"]
+    )
+    idle = 0.001 * (86_400 - 24 * busy / 1e3) / 3600
+    assert part["energy_wh_per_day"] == pytest.approx(10 * (24 * energy / 3.6e6 + idle))
+    assert part["battery_days"] == pytest.approx(5 * 10 / part["energy_wh_per_day"])
+    assert part["energy_low_wh_per_day"] < part["energy_wh_per_day"] < part["energy_high_wh_per_day"]
+    assert main(words) == ExitCode.DONE
+    text = capsys.readouterr().out
+    assert "Smallest device" in text and "Fleet" in text and "M/G/1" in text and "\x1b" not in text
+
+
+def test_the_overview_and_its_file(make_run: MakeRun, tmp_path: Path, capsys: Capture) -> None:
+    rows = [r | {"device": "=evil()" if r["device"] == "stm32f746" else r["device"]} for r in rows_with_ram()]
+    path, out = make_run(rows), tmp_path / "fits.csv"
+    assert main(["plan", str(path), "--out", str(out)]) == ExitCode.DONE
+    assert "What would have to change" in capsys.readouterr().out
+    assert "'=evil()" in out.read_text() and "\n=evil" not in out.read_text()
+    assert main(["plan", str(path), "--out", str(out), "--section", "fleet"]) == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--what-if", "devise=x"), "did you mean 'device'"),
+        (("--what-if", "device=stm32f747"), "unknown device profile"),
+        (("--what-if", "power_mode=10W"), "power_mode=10W"),
+        (("--max-ram", "much"), "--max-ram: found 'much'"),
+        (("--min-accuracy", "60"), "share from 0 to 1"),
+        (("--pareto", "weight"), "unknown cost 'weight'"),
+        (("--fleet", "/nowhere.csv"), "cannot be read"),
+        (("--per-day", "-1"), "--per-day"),
+    ],
+)
+def test_mistakes_are_named(make_run: MakeRun, capsys: Capture, words: tuple[str, ...], text: str) -> None:
+    code = main(["plan", str(make_run(rows_with_ram(devices=("stm32f746",)))), *words])
+    assert code in (ExitCode.USAGE, ExitCode.BAD_INPUT)
+    assert text in capsys.readouterr().err
