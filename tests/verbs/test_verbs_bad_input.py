@@ -173,8 +173,9 @@ def test_a_root_that_cannot_be_written_is_a_storage_error(
 
 
 def test_storage_of_an_unknown_scheme_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["simulate", *TINY, SERIAL, "run.root=gopher://x"]) == ExitCode.STORAGE
-    assert "storage scheme 'gopher' is unknown" in capsys.readouterr().err
+    assert main(["simulate", *TINY, SERIAL, "run.root=gopher://x"]) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert "gopher://...: this scheme is unknown; allowed: a local path, file://, s3://, gs://" in err
 
 
 def test_nothing_is_asked_of_ray_before_the_words_are_right(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.foundation.paths import check_name, inside, local_path, resource_folder
 from tinytrain_dist.foundation.redaction import redact, redact_text
+from tinytrain_dist.foundation.storage import open_storage
 from tinytrain_dist.foundation.strict_yaml import FORBIDDEN_KEYS, load_yaml
 from tinytrain_dist.verbs.job_config import JobConfig
 
@@ -98,7 +99,18 @@ def _check_experiment(name: str) -> None:
 
 
 def output_root(config: JobConfig) -> Path:
-    """Return the folder runs go to; a job's working directory is a temporary copy, so there it must be absolute."""
+    """Return the local folder runs go to; absolute inside a job, whose working directory is a temporary copy."""
+    _check_output(config)
+    return local_path(config.run.root, what="run.root")
+
+
+def output_location(config: JobConfig) -> str:
+    """Return where runs go: an absolute path, or the URI of a folder in an object store."""
+    _check_output(config)
+    return open_storage(config.run.root).location
+
+
+def _check_output(config: JobConfig) -> None:
     if config.run.id is not None:
         check_name(config.run.id, what="run.id")
     root = config.run.root
@@ -107,7 +119,6 @@ def output_root(config: JobConfig) -> Path:
             f"run.root: found {root!r}; inside a submitted Ray job only an absolute path is allowed, since the "
             f"working directory is a temporary copy"
         )
-    return local_path(root, what="run.root")
 
 
 def config_document(config: JobConfig) -> dict[str, Any]:

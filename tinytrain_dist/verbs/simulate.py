@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tinytrain_dist.execution.settings import cluster
-from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.foundation.logs import start_logging
 from tinytrain_dist.foundation.paths import local_path, make_folder
 from tinytrain_dist.foundation.progress import say
+from tinytrain_dist.foundation.storage import open_storage
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.page import write_page
 from tinytrain_dist.reporting.rendering import render_table
@@ -21,10 +22,11 @@ from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.rate_search import search_rate
 from tinytrain_dist.simulation.run_document import RATE_SEARCH
 from tinytrain_dist.simulation.settings import SimulationSettings
-from tinytrain_dist.verbs.compose import command_line, compose_job, config_document, output_root
+from tinytrain_dist.verbs.compose import command_line, compose_job, config_document, output_location
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
 from tinytrain_dist.verbs.settings_of import (
+    AUTO,
     executor_settings,
     meta_train_settings,
     rate_grid,
@@ -43,19 +45,19 @@ def main(argv: list[str]) -> ExitCode:
         return ExitCode.DONE
     start_logging()
     config = compose_job(argv)
-    root, executor = output_root(config), executor_settings(config.executor)
+    root, executor = output_location(config), executor_settings(config.executor)
     wandb_mode(config)
     settings = checked_settings(config)
-    make_folder(root)
+    _check_place(config, root)
     with cluster(executor):
         result = simulated(config, settings, root=root, command=command_line("simulate", argv))
     say_what_ran(result)
-    print(render_table(comparison_table(open_run(result.folder))))
-    print(f"run directory: {result.folder}\npage: {publish(config, result)}")
+    print(render_table(comparison_table(open_run(result.location))))
+    print(f"run directory: {result.location}\npage: {publish(config, result)}")
     return result.exit_code
 
 
-def simulated(config: JobConfig, settings: SimulationSettings, *, root: Path, command: str) -> SimulationResult:
+def simulated(config: JobConfig, settings: SimulationSettings, *, root: str | Path, command: str) -> SimulationResult:
     """Run (or complete) one simulation in ``root``: its initial weights first, then its learning rate, then itself."""
     settings = replace(settings, weights=initial_weights(config, root=root, command=command))
     settings, found = with_searched_rate(config, settings, root=root, command=command)
@@ -69,14 +71,33 @@ def simulated(config: JobConfig, settings: SimulationSettings, *, root: Path, co
     )
 
 
-def publish(config: JobConfig, result: SimulationResult) -> Path:
-    """Write the run's page and, where anything was computed, its W&B run; returns the page's path."""
-    run = open_run(result.folder)
-    page = write_page(run)
+def publish(config: JobConfig, result: SimulationResult) -> str:
+    """Write the run's page and, where anything was computed, its W&B run; returns the page's path or URI."""
+    run = open_run(result.location)
+    page = run.folder.publish(write_page(run))
     if result.computed:  # a run that was there already is in W&B already
         to = config.wandb
-        log_to_wandb(run, mode=wandb_mode(config), project=to.project, group=to.group, entity=to.entity)
+        written = log_to_wandb(run, mode=wandb_mode(config), project=to.project, group=to.group, entity=to.entity)
+        if written is not None:
+            run.folder.publish(written)
     return page
+
+
+def _check_place(config: JobConfig, root: str) -> None:
+    """Raise before a cluster starts where nothing can be written, or only stages that need a local folder could."""
+    if "://" not in root:
+        make_folder(Path(root))
+        return
+    for key, value in {
+        "backbone.weights": config.backbone.weights,
+        "finetune.learning_rate": config.finetune.learning_rate,
+    }.items():
+        if value in (META_TRAIN, AUTO):
+            raise ConfigError(
+                f"{key}: found {value!r}; its stage writes into a local folder, run.root is {root}: run it with a "
+                f"local run.root first and give what it found"
+            )
+    open_storage(root).read_if_there("run.json")  # a wrong bucket, key or address is said here
 
 
 def checked_settings(config: JobConfig) -> SimulationSettings:
@@ -92,13 +113,13 @@ def checked_settings(config: JobConfig) -> SimulationSettings:
 
 
 def with_searched_rate(
-    config: JobConfig, settings: SimulationSettings, *, root: Path, command: str
+    config: JobConfig, settings: SimulationSettings, *, root: str | Path, command: str
 ) -> tuple[SimulationSettings, dict[str, Any]]:
     """Return the settings with the learning rate to use, and what ``run.json`` says about its choice."""
     grid = rate_grid(config)
     if grid is None:
         return settings, {}
-    choice = search_rate(settings, grid, root=root, executor=executor_settings(config.executor), command=command)
+    choice = search_rate(settings, grid, root=Path(root), executor=executor_settings(config.executor), command=command)
     scores = ", ".join(f"{rate}: {100 * score:.1f} %" for rate, score in choice.scores.items())
     say(f"learning rate {choice.rate:g}, best on valid classes of {' and '.join(choice.grid.domains)} ({scores})")
     finetune = replace(settings.finetune, learning_rate=choice.rate)
@@ -112,18 +133,18 @@ def given_weights(config: JobConfig) -> Path | None:
     return local_path(config.backbone.weights, what="backbone.weights")
 
 
-def initial_weights(config: JobConfig, *, root: Path, command: str) -> Path | None:
+def initial_weights(config: JobConfig, *, root: str | Path, command: str) -> Path | None:
     """Return the checkpoint to start from; ``meta_train`` runs (or reuses) that stage, ``random`` is ``None``."""
     if config.backbone.weights == META_TRAIN:
         from tinytrain_dist.verbs.meta_train import run_meta_training
 
-        return run_meta_training(config, root=root, command=command).weights_path
+        return run_meta_training(config, root=Path(root), command=command).weights_path
     return given_weights(config)
 
 
 def say_what_ran(result: SimulationResult) -> None:
     """Say how much of the run was computed by this command."""
     if result.computed == 0:
-        say(f"{result.folder.name}: all {result.reused} tasks were there already; nothing was computed again")
+        say(f"{result.run_id}: all {result.reused} tasks were there already; nothing was computed again")
     else:
-        say(f"{result.folder.name}: {result.computed} tasks computed, {result.reused} reused, {result.failed} failed")
+        say(f"{result.run_id}: {result.computed} tasks computed, {result.reused} reused, {result.failed} failed")
