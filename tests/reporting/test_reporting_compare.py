@@ -33,6 +33,7 @@ def test_fits_are_split_by_resource_with_reason_and_margin(make_run: MakeRun) ->
     assert none.limiting is None and none.fits_share == 1.0 and none.selection_share == pytest.approx(0.1)
     last = next(r for r in table if r.device == "raspberry-pi-zero-2" and r.method == "last_layer")
     assert last.limiting == "time" and last.time_margin_ms is not None and last.time_margin_ms < 0
+    assert (last.fits_share, last.uncertain_share, last.num_tasks_where_fits) == (0.0, 1.0, 0)
     plain = next(r for r in comparison_table(run) if r.device == "stm32f746" and r.method == "none")
     assert plain.fits_time_share is None and plain.time_margin_ms is None and plain.latency_error_factor == 2.0
 

@@ -27,16 +27,7 @@ _USED = (
     "ram_margin_bytes", "flash_margin_bytes", "selection_ms", "latency_ms", "latency_low_ms", "latency_high_ms",
     "energy_mj", "energy_low_mj", "energy_high_mj",
 )  # fmt: skip
-"""Columns of ``paired`` the table is made of; a row has three times as many."""
-_UNUSED = (
-    "shots", "plan_reason", "plan_hash", "plan_layers", "plan_channels", "updated_weights", "budget_memory_bytes",
-    "budget_backward_macs", "loss_first", "loss_last", "message", "updated_weight_bytes", "optimizer_bytes",
-    "forward_activation_bytes", "saved_activation_bytes", "saved_exact_bytes", "parameter_bytes",
-    "paper_memory_bytes", "paper_peak_bytes", "flash_bytes", "forward_macs", "input_grad_macs", "weight_grad_macs",
-    "fisher_macs", "training_macs", "load_ms", "training_ms", "swap_ms", "load_mj", "selection_mj", "training_mj",
-    "swap_mj", "seed", "attempt", "host_ms",
-)  # fmt: skip
-"""Columns no table needs: left out, because ``planner_rows`` lies in memory."""
+"""Columns of ``paired`` the table is made of: ``planner_rows`` lies in memory, and a row has three times as many."""
 
 
 def group_of(places: Sequence[str]) -> tuple[str, ...]:
@@ -46,10 +37,8 @@ def group_of(places: Sequence[str]) -> tuple[str, ...]:
 
 def rows_sql(places: Sequence[str], limits: Limits) -> str:
     """Return the statement that makes ``planner_rows``."""
-    computed = [name for name in places if name not in ("device", "domain", "mode")]
-    replaced = [f"{place_sql(name)} AS {name}" for name in computed if name != "shot"]
-    columns = f"* EXCLUDE ({', '.join(_UNUSED)})" + (f" REPLACE ({', '.join(replaced)})" if replaced else "")
-    columns += f", {place_sql('shot')} AS shot" if "shot" in places else ""
+    computed = [f"{place_sql(name)} AS {name}" for name in places if name not in ("device", "domain")]
+    columns = _comma([*dict.fromkeys(("device", "domain", *ADAPTATION, *_USED)), *computed])
     ram = "(ram_margin_bytes + peak_bytes)"
     cap = ram if limits.max_ram_bytes is None else f"least({ram}, {limits.max_ram_bytes})"
     return f"""

@@ -27,9 +27,15 @@ def render_plan(document: Document) -> str:
         ("what_if", _what_if), ("fits", _fits), ("runner_up", _runner_up), ("pareto", _pareto),
         ("smallest", _smallest), ("within_time", _within), ("within_energy", _within), ("fleet", _fleet),
     ):  # fmt: skip
-        if name in document:
+        if name in document and not (name == "fits" and _is_beside(document)):
             parts += [*section(document[name]), ""]
     return plain_text([*parts, *paragraphs(document["notes"])])
+
+
+def _is_beside(document: Document) -> bool:
+    """Return whether only budgets or a fleet were asked for: the matrix of fits is then in the JSON alone."""
+    asked = {"within_time", "within_energy", "fleet"} & document.keys()
+    return bool(asked) and not {"what_if", "smallest", "pareto"} & document.keys()
 
 
 def _what_if(section: Document) -> list[RenderableType]:
