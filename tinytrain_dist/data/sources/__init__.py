@@ -23,7 +23,7 @@ class Source(Protocol):
 SOURCES: Registry[Source] = Registry(
     "source",
     package="tinytrain_dist.data.sources",
-    modules=lambda: ["parquet", "image_folder"],
+    modules=lambda: ["parquet", "meta_dataset", "image_folder", "mini_imagenet"],
     entry_point_group="tinytrain_dist.sources",
 )
 
@@ -35,4 +35,7 @@ def source_of(path: Path) -> str:
     for name in SOURCES:
         if SOURCES[name].recognises(path):
             return name
-    raise DataError(f"{path}: neither a Parquet file nor a folder of class folders; formats: {', '.join(SOURCES)}")
+    raise DataError(
+        f"{path}: neither a Parquet file nor Meta-Dataset's records nor a folder of class folders; "
+        f"formats: {', '.join(SOURCES)}"
+    )
