@@ -169,7 +169,7 @@ def main() -> int:
         print(f"{found['cells']:,} cells: {found['tasks']:,} tasks, {len(METHODS)} methods, {found['devices']} devices"
               f"; {found['needs_tuning']:,} more would need tuning")  # fmt: skip
         print(f"what-if       {found['total_s']:6.2f} s     limit {LIMIT_S:.0f} s (open {found['open_s']:.2f}, "
-              f"price {found['price_s']:.2f}, table {found['table_s']:.2f}; {found['cpu_s']:.2f} s of processor time)")  # fmt: skip
+              f"price {found['price_s']:.2f}, table {found['table_s']:.2f}; CPU {found['cpu_s']:.2f})")  # fmt: skip
         print(f"peak memory   {found['peak_bytes'] / 2**20:6.0f} MiB")
     return 0 if found["total_s"] < LIMIT_S else 1
 

@@ -21,6 +21,7 @@ MEASURES = ("accuracy", "accuracy_where_fits", "gain")
 RESOURCES = ("ram", "flash", "time", "energy")
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 TIMED = (("latency", "ms"), ("energy", "mj"))
+_WORDS = ("batch", "fit_counter", "standing", "accuracy_numerics", "price_numerics")
 _USED = (
     "task_id", "ok", "planned", "accuracy_after", "gain_points", "plan_status", "fits", "batch", "fit_counter",
     "standing", "accuracy_numerics", "price_numerics", "peak_bytes", "peak_low_bytes", "peak_high_bytes",
@@ -125,14 +126,14 @@ def lines_sql(places: Sequence[str]) -> str:
             {_median("latency_high_ms / nullif(latency_ms, 0)")} AS latency_error_factor,
             {_median("energy_high_mj / nullif(energy_mj, 0)")} AS energy_error_factor,
             max(ram_bytes) AS ram_bytes, {margins}, {words},
-            min(flash_margin_bytes) FILTER (WHERE planned) AS flash_margin,
-            {words_sql("batch::VARCHAR")} AS batch, {words_sql("fit_counter")} AS fit_counter,
-            {words_sql("standing")} AS standing, {words_sql("accuracy_numerics")} AS accuracy_numerics,
-            {words_sql("price_numerics")} AS price_numerics
+            min(flash_margin_bytes) FILTER (WHERE planned) AS flash_margin
         FROM planner_rows GROUP BY ALL
+    ), said AS (
+        SELECT {_comma(group)}, {", ".join(f"{words_sql(f'{name}::VARCHAR')} AS {name}" for name in _WORDS)}
+        FROM (SELECT DISTINCT {_comma(group)}, ok, {_comma(_WORDS)} FROM planner_rows) GROUP BY ALL
     )
-    SELECT lines.*, prices.* EXCLUDE ({_comma(group)}) FROM lines JOIN prices
-    ON {" AND ".join(f"lines.{name} IS NOT DISTINCT FROM prices.{name}" for name in group)}
+    SELECT lines.*, prices.* EXCLUDE ({_comma(group)}), said.* EXCLUDE ({_comma(group)})
+    FROM lines JOIN prices ON {_same("lines", "prices", group)} JOIN said ON {_same("lines", "said", group)}
     """
 
 
@@ -156,6 +157,10 @@ def words_sql(expression: str) -> str:
 def known_quantile(value: float | None, word: str, num: int) -> float | None:
     """Return the quantile called ``p50``, ``p95`` or ``p99``, or None where too few tasks stand behind it."""
     return value if word == "p50" else quantile_or_none(value, SHARES[word], num)
+
+
+def _same(left: str, right: str, names: Sequence[str]) -> str:
+    return " AND ".join(f"{left}.{name} IS NOT DISTINCT FROM {right}.{name}" for name in names)
 
 
 def _comma(names: Sequence[str]) -> str:
