@@ -11,6 +11,7 @@ from tinytrain_dist.backbones.card import CheckpointCard, read_card
 from tinytrain_dist.backbones.checkpoint import load_checkpoint, save_checkpoint
 from tinytrain_dist.backbones.flat_state import flat_to_state
 from tinytrain_dist.backbones.importers import IMPORTERS, Importer
+from tinytrain_dist.backbones.importers.wheels import CARRIED
 from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.foundation.errors import CheckpointError, ConfigError, ExitCode, nearest
 from tinytrain_dist.foundation.paths import local_path
@@ -96,20 +97,27 @@ def _check(argv: list[str]) -> ExitCode:
 
 def _import(argv: list[str]) -> ExitCode:
     parser = VerbParser(
-        "weights import", description="Convert a file of another project into a checkpoint. Nothing in it is run.",
+        "weights import",
+        description="Convert a file of another project, or what an installed package carries, into a checkpoint. "
+        "Nothing in it is run.",
         example="tinytrain weights import mcunet-5fps.pkl --backbone mcunet --out weights/mcunet.safetensors",
     )  # fmt: skip
-    parser.add_argument("file", metavar="FILE", help="the file to convert")
+    carried = ", ".join(CARRIED)
+    parser.add_argument("file", metavar="FILE", help=f"the file to convert, or an installed package's: {carried}")
     parser.add_argument("--backbone", required=True, metavar="NAME", help="backbone the weights are for")
     parser.add_argument("--out", required=True, metavar="FILE", help="checkpoint to write (.safetensors)")
     parser.add_argument("--format", metavar="NAME", help="format of FILE (default: by its ending)")
     options = parser.parse(argv)
-    source, out = local_path(options.file, what="weights"), local_path(options.out, what="checkpoint")
+    out = local_path(options.out, what="checkpoint")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {options.out!r}: must end in .safetensors")
     if out.exists():
         raise ConfigError(f"--out {options.out!r}: exists; choose another name or remove it")
-    name = options.format or _format_of(source)
+    if options.file in CARRIED:
+        source, name = CARRIED[options.file].installed_file(), options.file
+    else:
+        source = local_path(options.file, what="weights")
+        name = options.format or _format_of(source)
     command = shlex.join(["tinytrain", "weights", "import", *argv])
     card = _convert(source, out, backbone=options.backbone, importer=IMPORTERS[name], command=command)
     _show(_card_row(out, card), as_json=options.json)
@@ -118,7 +126,7 @@ def _import(argv: list[str]) -> ExitCode:
 
 def _format_of(source: Path) -> str:
     for name in IMPORTERS:
-        if source.suffix in IMPORTERS[name].suffixes:
+        if IMPORTERS[name].takes(source.name):
             return name
     endings = ", ".join(suffix for name in IMPORTERS for suffix in IMPORTERS[name].suffixes)
     raise ConfigError(f"{source}: unknown ending {source.suffix!r}; allowed: {endings}, or set --format")
