@@ -17,6 +17,7 @@ from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.places import MAX_EXACT
+from tinytrain_dist.reporting.rendering import WIDTH
 from tinytrain_dist.reporting.runs import open_run
 from tinytrain_dist.reporting.several_runs import compare_runs
 
@@ -137,7 +138,8 @@ def test_runs_are_paired_on_the_same_tasks(make_run: MakeRun, capsys: Capture) -
         (gaps.mean(), low, high)
     )
     assert main(["compare", *map(str, paths)]) == ExitCode.DONE
-    assert "versus the first run" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "versus the first run" in text and "standing" in text and max(map(len, text.splitlines())) <= WIDTH
     assert document(capsys, "compare", *map(str, paths)) == [row.to_dict() for row in found.rows]
 
 

@@ -69,6 +69,8 @@ def _runner_up(entries: Sequence[Document]) -> list[RenderableType]:
 
 
 def _pareto(entries: Sequence[Document]) -> list[RenderableType]:
+    if not entries:
+        return [Text("No front: nothing that certainly fits every task has a price in this cost.")]
     parts: list[RenderableType] = []
     for (cost, scope), group in groupby(entries, key=lambda entry: (entry["cost"], entry["scope"])):
         field, show = _SHOW[cost]

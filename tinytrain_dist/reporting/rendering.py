@@ -102,10 +102,12 @@ def _accuracy_table(rows: Sequence[ComparisonRow], labels: Labels) -> Table:
 
 def _cost_table(rows: Sequence[ComparisonRow], labels: Labels) -> Table:
     runs = any(row.run for row in rows)
+    fits = [] if runs else [*cells.FIT_COLUMNS]  # several runs: what they cost; the width holds no more
     lines = [
-        [*_run(row, runs), labels[adaptation_key(row)], *cells.fit_cells(row), *cells.cost_cells(row)] for row in rows
+        [*_run(row, runs), labels[adaptation_key(row)], *(cells.fit_cells(row) if fits else []), *cells.cost_cells(row)]
+        for row in rows
     ]
-    return text_table([*(["run"] if runs else []), "method", *cells.FIT_COLUMNS, *cells.COST_COLUMNS], lines)
+    return text_table([*(["run"] if runs else []), "method", *fits, *cells.COST_COLUMNS], lines)
 
 
 def _run(row: ComparisonRow, runs: bool) -> list[str]:
