@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,21 @@ def dying_factory() -> Adder:
     sys.stdout.flush()
     kill_self()
     return Adder()
+
+
+def ticking(ticks: int, seconds: float, last_s: float = 0.0) -> Generator[int, None, int]:
+    """Give a sign of life before each of ``ticks`` sleeps, then sleep on without one; return the number of ticks."""
+    for number in range(ticks):
+        yield number
+        time.sleep(seconds)
+    time.sleep(last_s)
+    return ticks
+
+
+def take(num_bytes: int, seconds: float) -> int:
+    """Hold memory for some seconds."""
+    held = np.ones(num_bytes, dtype=np.uint8)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)
+    return int(held[0])

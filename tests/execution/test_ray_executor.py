@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tinytrain_dist.execution.executor import Executor, Outcome
+from tinytrain_dist.execution.needs import WorkerNeeds
 from tinytrain_dist.execution.settings import ExecutorSettings, cluster, open_executor, open_worker_group
 from tinytrain_dist.foundation.errors import ClusterError, ConfigError, TooManyFailuresError
 
@@ -78,6 +79,41 @@ def test_deadline_counts_from_the_start_of_the_call(executor: Executor) -> None:
     assert [outcome.value for outcome in short] == [0.8] * 4
     assert long.failure is not None and long.failure.kind == "timeout"
     assert time.monotonic() - start < 30
+
+
+def test_a_sign_of_life_renews_the_deadline_and_the_last_one_is_kept(executor: Executor) -> None:
+    executor.submit(calls.ticking, 6, 0.5, deadline_s=2.0)
+    executor.submit(calls.ticking, 2, 0.1, 600.0, deadline_s=2.0)
+    start = time.monotonic()
+    alive, hanging = outcomes(executor)
+    assert alive.value == 6
+    assert hanging.failure is not None and hanging.failure.kind == "timeout" and hanging.progress == 1
+    assert time.monotonic() - start < 30
+
+
+def test_no_more_workers_are_used_than_allowed(connection: None) -> None:
+    with open_executor(ExecutorSettings(kind="ray", num_workers=1)) as executor:
+        assert executor.num_workers == 1
+        for _ in range(4):
+            executor.submit(calls.sleep, 0.4)
+        start = time.monotonic()
+        assert len(outcomes(executor)) == 4 and time.monotonic() - start >= 1.6
+
+
+def test_a_cluster_without_room_says_what_is_needed_and_what_there_is(connection: None) -> None:
+    settings = ExecutorSettings(kind="ray", needs=WorkerNeeds(num_cpus=64), patience_s=0.5)
+    with open_executor(settings) as executor:
+        assert executor.num_workers == 0
+        executor.submit(calls.double, 1)
+        with pytest.raises(ClusterError, match=r"CPU: needed 64, available 2 on the best of 1 nodes"):
+            executor.next_outcome(timeout_s=30)
+
+
+def test_workers_share_a_cpu(connection: None) -> None:
+    with open_executor(ExecutorSettings(kind="ray", needs=WorkerNeeds(num_cpus=0.5))) as executor:
+        assert executor.num_workers == 4
+        executor.submit(calls.double, 4)
+        assert outcomes(executor)[0].value == 8
 
 
 def test_timeout_of_next_outcome_leaves_the_call_in_flight(executor: Executor) -> None:

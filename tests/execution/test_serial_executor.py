@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from typing import Any
+
 import calls
 import numpy as np
 import pytest
 
 from tinytrain_dist.execution.executor import Failure
+from tinytrain_dist.execution.memory_watch import resident_bytes
+from tinytrain_dist.execution.needs import WorkerNeeds
 from tinytrain_dist.execution.settings import ExecutorSettings, open_executor, open_worker_group
 from tinytrain_dist.foundation.errors import ConfigError
 
@@ -51,3 +58,67 @@ def test_group_gives_results_in_slot_order_and_raises_what_the_worker_raised() -
 def test_settings_name_the_key(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"executor.{field}"):
         ExecutorSettings(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_value_of_a_generator_is_what_it_returns() -> None:
+    with open_executor(SERIAL) as executor:
+        executor.submit(calls.ticking, 3, 0.0)
+        outcome = executor.next_outcome()
+    assert outcome is not None and outcome.value == 3
+
+
+def test_a_call_that_takes_too_much_memory_is_an_error_and_the_next_one_runs() -> None:
+    limit = resident_bytes() + 200_000_000
+    with open_executor(ExecutorSettings(kind="serial", needs=WorkerNeeds(memory_bytes=limit))) as executor:
+        executor.submit(calls.take, 400_000_000, 120.0)
+        executor.submit(calls.take, 1_000_000, 0.3)
+        start = time.monotonic()
+        first, second = executor.next_outcome(), executor.next_outcome()
+    assert first is not None and first.failure is not None and first.failure.kind == "error"
+    assert first.failure.message.startswith("MemoryLimitError: ") and "executor.memory_bytes" in first.failure.message
+    assert second is not None and second.value == 1
+    assert time.monotonic() - start < 60
+
+
+NODES = [{"CPU": 4.0, "GPU": 1.0, "memory": 8e9}, {"CPU": 2.0, "memory": 3e9, "fast_disk": 1.0}, {"memory": 9e9}]
+
+
+@pytest.mark.parametrize(
+    ("needs", "workers"),
+    [
+        ({}, 6),
+        ({"num_cpus": 0.1}, 60),
+        ({"num_cpus": 3}, 1),
+        ({"num_gpus": 0.25}, 4),
+        ({"memory_bytes": 3_000_000_000}, 3),
+        ({"resources": (("fast_disk", 0.5),)}, 2),
+        ({"num_cpus": 8}, 0),
+    ],
+)
+def test_workers_are_counted_node_by_node(needs: dict[str, Any], workers: int) -> None:
+    assert WorkerNeeds(**needs).fitting(NODES) == workers
+
+
+def test_what_is_lacking_is_said_with_numbers() -> None:
+    assert WorkerNeeds(num_cpus=8, num_gpus=2).lacking(NODES) == (
+        "CPU: needed 8, available 4; GPU: needed 2, available 1 on the best of 3 nodes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_cpus", 0), ("num_gpus", -1), ("memory_bytes", 0), ("resources", (("CPU", 1.0),))]
+)
+def test_needs_name_the_key(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"executor.{key}"):
+        WorkerNeeds(**{key: value})
+
+
+def test_a_cluster_when_needed_is_not_started_for_nothing() -> None:
+    program = (
+        "import sys\n"
+        "from tinytrain_dist.execution.settings import ExecutorSettings, cluster\n"
+        "with cluster(ExecutorSettings(address='127.0.0.1:1'), when_needed=True): pass\n"
+        "print('ray' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"

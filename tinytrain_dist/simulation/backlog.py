@@ -16,8 +16,8 @@ from tinytrain_dist.simulation.rates import Group, Rates
 from tinytrain_dist.simulation.request import Chunk
 
 WINDOW_PIECES = 64
-SHARE_OF_REST = 4.0
-"""A chunk holds at most this part of what is left per worker: 1 / 4."""
+SHARE_OF_REST = 8.0
+"""A chunk holds at most this part of what is left per worker: 1 / 8."""
 SHORTEST_S = 0.1
 """Chunks of less predicted work than this cost more to hand out than to compute."""
 MAX_ROWS = 20_000

@@ -19,8 +19,8 @@ from tinytrain_dist.simulation.request import Chunk, ShardRecord
 from tinytrain_dist.simulation.settings import DispatchSettings
 
 POLL_S = 1.0
-OVERDUE_FACTOR, OVERDUE_S = 2.0, 2.0
-"""A chunk is tried a second time by an idle worker after twice its predicted time, and not before two seconds."""
+OVERDUE_FACTOR, OVERDUE_S, MAX_COPIES = 1.5, 1.0, 3
+"""An idle worker takes a copy of a chunk after 1.5 times its predicted time, and not before a second."""
 _log = logger(__name__)
 
 
@@ -133,11 +133,13 @@ class Dispatcher:
         return max(OVERDUE_S, OVERDUE_FACTOR * predicted)
 
     def _double_overdue(self, num_idle: int) -> None:
-        """Give idle workers a second copy of what drags: a slow machine must not hold up the end."""
+        """Give idle workers copies of what drags: a slow machine must not hold up the end."""
         now = self._clock()
-        alone = [f for f in self._flights.values() if len(f.tickets) == 1 and now - f.since > f.overdue_s]
-        for flight in sorted(alone, key=lambda f: f.since)[: max(0, num_idle)]:
+        flights = {id(flight): flight for flight in self._flights.values()}.values()
+        dragging = [f for f in flights if len(f.tickets) < MAX_COPIES and now - f.since > f.overdue_s]
+        for flight in sorted(dragging, key=lambda f: f.since)[: max(0, num_idle)]:
             self.retried += 1
+            flight.since = now
             self._submit(flight)
 
     def _settle(self, flight: _Flight, outcome: Outcome) -> Iterator[Finished]:

@@ -2,9 +2,9 @@
 
 Every commit is one small immutable segment ``journal/<number>.json``, created only if that number is free: of two
 drivers one learns that it has lost the run. From time to time the segments are folded into one part, and
-``manifest.json``, the snapshot, names the parts with their checksums: a part is written once, so a commit costs
-the same after a million of them. Segments, parts and snapshot are whole or not there; one that fails its checksum
-is not believed, and what it said is found again in the shards themselves.
+``manifest.json``, the snapshot, names the parts with their checksums. Many small parts become a large one, so the
+list stays short and a commit costs the same after a million of them. Segments, parts and snapshot are whole or not
+there; one that fails its checksum is not believed, and what it said is found again in the shards themselves.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ JOURNAL = "journal"
 MANIFEST_VERSION = 2
 FOLD_SEGMENTS, FOLD_EVENTS = 256, 8192
 """A part is made of so many segments, or events, whichever come first."""
+MERGED_PARTS, LARGEST_PART = 16, 65_536
+"""So many parts of a level become one of the next, as long as it holds no more than so many events."""
 Event = dict[str, Any]
 """``{"add": record}``, ``{"drop": [shard, ...]}`` or ``{"void": {...}}``: see ``RunStore``."""
 
@@ -37,7 +39,7 @@ class Manifest:
     Attributes
     ----------
     parts
-        What the snapshot names: file, SHA-256, last generation and number of events of each part.
+        What the snapshot names: file, SHA-256, level and number of events of each part.
     recent
         Events of the segments that are in no part yet, by generation.
     """
@@ -96,18 +98,33 @@ class Manifest:
     def fold(self) -> None:
         """Turn the journal into a part and name it in the snapshot; nothing new is said."""
         assert not self.pending
+        folded = [f"{JOURNAL}/{number:010d}.json" for number in sorted(self.recent)]
         events = [event for number in sorted(self.recent) for event in self.recent[number]]
         if events:
-            name = f"{JOURNAL}/part-{self.generation:010d}.json"
-            data = _sealed({"number": self.generation, "events": events})
-            self.storage.write(name, data)
-            self.parts.append(
-                {"file": name, "sha256": bytes_hash(data), "generation": self.generation, "events": len(events)}
-            )
+            self.parts.append(self._write_part(events, level=0))
+        folded += self._merge_parts()
         self._write_snapshot()
-        for number in sorted(self.recent):
-            self.storage.remove(f"{JOURNAL}/{number:010d}.json")
         self.recent = {}
+        for name in folded:
+            self.storage.remove(name)
+
+    def _write_part(self, events: Sequence[Event], *, level: int) -> dict[str, Any]:
+        name = f"{JOURNAL}/part-{self.generation:010d}-{level}.json"
+        data = _sealed({"number": self.generation, "events": events})
+        self.storage.write(name, data)
+        return {"file": name, "sha256": bytes_hash(data), "level": level, "events": len(events)}
+
+    def _merge_parts(self) -> list[str]:
+        """Make one part of the last ones where there are many of a level; return the files that are replaced."""
+        replaced: list[str] = []
+        while len(last := self.parts[-MERGED_PARTS:]) == MERGED_PARTS:
+            level = last[0]["level"]
+            if any(part["level"] != level for part in last) or sum(p["events"] for p in last) > LARGEST_PART:
+                break
+            events = [event for part in last for event in self._part_events(part)]
+            self.parts[-MERGED_PARTS:] = [self._write_part(events, level=level + 1)]
+            replaced += [part["file"] for part in last]
+        return replaced
 
     def _write_snapshot(self) -> None:
         document = {"schema_version": MANIFEST_VERSION, "generation": self.generation, "parts": self.parts}
@@ -157,7 +174,7 @@ def _snapshot(storage: Storage) -> dict[str, Any]:
             f"another run.id"
         )
     try:
-        parts = [{key: part[key] for key in ("file", "sha256", "generation", "events")} for part in document["parts"]]
+        parts = [{key: part[key] for key in ("file", "sha256", "level", "events")} for part in document["parts"]]
         return {"generation": int(document["generation"]), "parts": parts}
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{where}: no manifest of this program ({type(error).__name__}: {error})") from error

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> ExitCode:
     wandb_mode(config)
     settings = checked_settings(config)
     _check_place(config, root)
-    with cluster(executor):
+    with cluster(executor, when_needed=True):
         result = simulated(config, settings, root=root, command=command_line("simulate", argv))
     say_what_ran(result)
     print(render_table(comparison_table(open_run(result.location))))

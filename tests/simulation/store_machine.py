@@ -1,0 +1,106 @@
+"""A run directory without computing: real shards of rows that say ``crashed``, on a storage that dies at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.parquet as pq
+from tiny_simulation import tiny_settings
+
+from tinytrain_dist.foundation.storage import Storage, open_storage
+from tinytrain_dist.simulation.finished import write_tables
+from tinytrain_dist.simulation.grid import Grid
+from tinytrain_dist.simulation.plan_run import plan_run
+from tinytrain_dist.simulation.request import Chunk, ShardRecord, UnitSetup
+from tinytrain_dist.simulation.schema import KEY_COLUMNS
+from tinytrain_dist.simulation.shard_files import write_shard
+from tinytrain_dist.simulation.store import RunStore
+from tinytrain_dist.simulation.worker import failed_result
+
+METHODS, DEVICES = ("none", "tinytrain"), ("stm32f746", "jetson_nano")
+GRID = Grid(domains=("signs", "flags"), num_tasks=5, cells=tuple((method, DEVICES) for method in METHODS))
+
+
+def machine_setup(place: str) -> UnitSetup:
+    """Return the setup of the run in ``place``."""
+    settings = tiny_settings(num_tasks=GRID.num_tasks, methods=METHODS, devices=DEVICES)
+    return replace(plan_run(settings).setup, run_folder=place)
+
+
+def repriced(setup: UnitSetup, device: str) -> UnitSetup:
+    """Return the setup with another content of one profile."""
+    old = setup.profile(device)
+    new = type(old).model_validate(old.model_dump() | {"ram_bytes": old.ram_bytes + 1024})
+    assert new.hash != old.hash
+    changed = (new if profile == old else profile for profile in setup.profiles)
+    return replace(setup, profiles=tuple(changed))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no clean-up of ours catches it."""
+
+
+@dataclass
+class DyingStorage:
+    """A storage whose process dies at the ``left``-th change, before or after it is made."""
+
+    inner: Storage
+    left: int | None = None
+    after: bool = False
+
+    def _change(self, method: str, *args: Any) -> Any:
+        if self.left is None:
+            return getattr(self.inner, method)(*args)
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise Killed
+        result = getattr(self.inner, method)(*args)
+        if self.left == 0:
+            raise Killed
+        return result
+
+    def write(self, path: str, data: bytes) -> None:
+        self._change("write", path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        return bool(self._change("create", path, data))
+
+    def remove(self, path: str) -> None:
+        self._change("remove", path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def open_store(storage: Any, setup: UnitSetup) -> RunStore:
+    """Return the store as a new driver finds it."""
+    store = RunStore(storage, identity=setup.run_identity, profiles={p.name: p.hash for p in setup.profiles})
+    store.open()
+    return store
+
+
+def compute(storage: Any, setup: UnitSetup, chunk: Chunk) -> ShardRecord:
+    """Write the shard of a chunk as a worker does."""
+    results = [failed_result(setup, chunk, i, status="crashed", message=f"task {i}") for i in chunk.indices()]
+    return write_shard(storage, chunk, results, setup=setup)
+
+
+def missing(store: RunStore) -> Iterator[Chunk]:
+    """Yield the missing work, every group of every domain a chunk."""
+    for piece in list(GRID.pieces(store.coverage)):
+        yield Chunk(domain=piece.group[0], ranges=piece.ranges, cells=piece.group[1])
+
+
+def complete(place: str, setup: UnitSetup) -> str:
+    """Compute what is missing, finish the run, check its tables; return the result hash."""
+    storage = open_storage(place)
+    store = open_store(storage, setup)
+    for chunk in missing(store):
+        assert store.add(compute(storage, setup, chunk))
+    totals = write_tables(store)
+    rows = pq.read_table(f"{place}/results").to_pylist()
+    keys = {tuple(row[name] for name in KEY_COLUMNS) for row in rows}
+    assert len(rows) == len(keys) == GRID.num_units * len(METHODS) * len(DEVICES) == totals.rows
+    return totals.result_hash
