@@ -35,6 +35,7 @@ def main() -> int:
         tab.wait_for_selector("body[data-drawn]")
         tab.select_option("#filter-device", label=device)
         tab.wait_for_selector("body[data-drawn]")
+        tab.evaluate("document.getElementById('filters').style.position = 'static'")  # it would lie over the charts
         for name in CHARTS:
             place = picture.with_suffix(f".{name}.png")
             tab.locator(f"figure:has(#chart-{name})").screenshot(path=place)
