@@ -218,10 +218,10 @@ class PretrainConfig:
     teacher_resolution: int = 161
     views_per_image: int = 8
     epochs: int = 10
-    batch_size: int = 64
+    batch_size: int = 32
     batches_per_round: int = 1
     temperature: float = 0.1
-    relation_weight: float = 1.0
+    relation_weight: float = 0.0
     optimizer: str = "adam"
     momentum: float = 0.9
     learning_rate: float = 1e-2
