@@ -31,7 +31,7 @@ def words(data_root: str) -> list[str]:
     return [
         "backbone.name=mobilenet_v2_w0.1", "backbone.resolution=32", f"data.roots=[{data_root}]",
         "meta_train.domains=[stripes]", "meta_train.way=[3,4]", "meta_train.shot=[1,2]", "meta_train.query=[2,2]",
-        "meta_train.num_episodes=120", "meta_train.episodes_per_round=4", "meta_train.checkpoint_every=2",
+        "meta_train.num_episodes=200", "meta_train.episodes_per_round=4", "meta_train.checkpoint_every=2",
         "meta_train.validation_every=10", "meta_train.validation_episodes=3", "meta_train.validation_way=3",
         "meta_train.validation_shot=2", "meta_train.validation_query=2", "meta_train.keep_best=true", "run.id=job",
     ]  # fmt: skip
