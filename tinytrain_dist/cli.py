@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "meta-train": "meta-train a backbone on episodes (Ray actors)",
     "simulate": "adapt to target tasks and price them on devices (Ray tasks)",
     "study": "a named set of simulations, and tables of what they say together",
+    "advise": "own pictures in, a device, method and budget out, with how sure that is",
     "search-static": "find a static scheme for sparse_update under a budget (Ray tasks)",
     "compare": "the planner's table of a run, or of several on the same tasks",
     "plan": "what fits where, fronts, what-ifs and fleets, from stored results",
@@ -33,7 +34,9 @@ VERBS: dict[str, str] = {
     "replay": "one stored row computed again, alone, and compared",
     "doctor": "versions, Ray, W&B, data, weights, disk: what is wrong here and what to do",
 }
-JOB_VERBS = frozenset({"search-static", "calibrate", "measure", "pretrain", "meta-train", "simulate", "study"})
+JOB_VERBS = frozenset(
+    {"search-static", "calibrate", "measure", "pretrain", "meta-train", "simulate", "study", "advise"}
+)
 
 
 def usage() -> str:

@@ -1,0 +1,162 @@
+"""``tinytrain advise``: from a folder of pictures to an answer, and what is refused on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinytrain_dist.backbones.card import CheckpointCard
+from tinytrain_dist.backbones.checkpoint import save_checkpoint
+from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.cli import main
+from tinytrain_dist.data.domain import open_domain
+from tinytrain_dist.foundation.errors import CheckpointError, ConfigError, DataError, ExitCode
+from tinytrain_dist.verbs.advise_job import default_devices
+from tinytrain_dist.verbs.advise_pictures import import_pictures, read_pictures
+from tinytrain_dist.verbs.advise_weights import find_weights
+
+BACKBONE = "mobilenet_v2_w0.1"
+EVIL = "=cmd()<script>alert(1)<\\script>"
+
+
+def pictures(folder: Path, *, classes: tuple[str, ...] = ("cup", "plate", EVIL), count: int = 6) -> Path:
+    """Write classes of noise around a colour of their own."""
+    draw = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = draw.integers(0, 90, size=(24, 24, 3)) + np.array([60 * number, 150 - 60 * number, 40])
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
+    return folder
+
+
+def weights(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    card = CheckpointCard(initialization="meta_trained", resolution=32)
+    save_checkpoint(path, build_backbone(BACKBONE, resolution=32, seed=1), card)
+    return path
+
+
+def advise(images: Path, root: Path, *words: str) -> int:
+    options = ("--executor", "serial", "--iterations", "1", "--tasks", "2", "--methods", "none,last_layer,tinytrain")
+    return main(["advise", str(images), "--root", str(root), "--devices", "stm32h743,jetson_nano", *options, *words])
+
+
+@pytest.mark.slow
+def test_pictures_in_an_answer_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, root = pictures(tmp_path / "my <b>photos"), tmp_path / "runs"
+    weights(root / "meta-small" / "weights.safetensors")
+    (root / "meta-small" / "_SUCCESS").touch()
+    assert advise(images, root) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    flat = " ".join(out.split())
+    for words in (
+        "Take ", "Runner-up: ", "2 tasks were drawn from 18 pictures of 3 classes: 3 classes each, 3 pictures per",
+        "nothing beyond these pictures", "The best choice of each device", f"({BACKBONE}, meta_trained)",
+    ):  # fmt: skip
+        assert words in flat, words
+    assert "2 tasks computed" in err
+    page = Path(out.rpartition("page: ")[2].strip())
+    assert page.is_file() and page.is_relative_to(root) and "<script>alert(1)" not in page.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my <b>photos", "runs"]
+
+    shutil.move(images, tmp_path / "moved")
+    assert advise(tmp_path / "moved", root, "--json", "--max-joules", "5J", "--max-ram", "512KiB") == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert "nothing was computed again" in err
+    found = json.loads(out)
+    assert found["asked"]["limits"]["max_ram_bytes"] == 512 * 1024
+    assert found["advised"]["energy_high_mj"] <= 5000 and found["advised"]["device"] == "stm32h743"
+    assert found["domain"].startswith("pictures-") and found["page"] == str(page)
+
+
+def test_what_is_imported_is_named_by_its_content(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "a")
+    table = read_pictures(images)
+    first = import_pictures(images, table, run_root=tmp_path / "runs")
+    file = first.root / f"{first.name}.parquet"
+    assert first.name == f"pictures-{table.content_hash()}" == f"pictures-{open_domain(file).content_hash}"
+    assert file.is_relative_to(tmp_path / "runs") and first.class_sizes == (6, 6, 6) and first.notes == ()
+    written = file.stat().st_mtime_ns
+    assert import_pictures(images, table, run_root=tmp_path / "runs") == first and file.stat().st_mtime_ns == written
+    file.write_bytes(file.read_bytes()[:-100])
+    assert import_pictures(images, table, run_root=tmp_path / "runs") == first
+    assert open_domain(file).content_hash == table.content_hash()
+
+
+def test_copies_and_left_out_files_are_said(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "a")
+    shutil.copy(images / "cup" / "0.png", images / "cup" / "again.png")
+    (images / "cup" / "notes.txt").write_text("no picture")
+    (images / "empty").mkdir()
+    found = import_pictures(images, read_pictures(images), run_root=tmp_path / "runs")
+    text = " ".join(found.notes)
+    assert "1 of 19 pictures are copies" in text and "1 entries that are no image" in text and "'empty'" in text
+
+
+@pytest.mark.parametrize("what", ["picture", "class", "loop"])
+def test_links_that_lead_out_are_refused(tmp_path: Path, what: str) -> None:
+    outside, images = pictures(tmp_path / "outside"), pictures(tmp_path / "a")
+    if what == "picture":
+        (images / "cup" / "x.png").symlink_to(outside / "cup" / "0.png")
+    elif what == "class":
+        (images / "more").symlink_to(outside / "cup")
+    else:
+        (images / "cup" / "x.png").symlink_to(images / "cup" / "x.png")
+    with pytest.raises(DataError, match="links that lead out of the folder: 1: "):
+        read_pictures(images)
+
+
+def test_a_damaged_picture_is_counted_and_named(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "a")
+    (images / "cup" / "broken.png").write_bytes((images / "cup" / "0.png").read_bytes()[:200])
+    with pytest.raises(DataError, match=r"images that cannot be used: 1: .*broken\.png"):
+        import_pictures(images, read_pictures(images), run_root=tmp_path / "runs")
+    assert list((tmp_path / "runs").rglob("*.parquet")) == []
+
+
+def refused(capsys: pytest.CaptureFixture[str], code: ExitCode, images: Path, root: Path, *words: str) -> str:
+    assert advise(images, root, *words) == code
+    out, err = capsys.readouterr()
+    assert out == "" and "Traceback" not in err and not (root / "domains").exists()
+    return err
+
+
+def test_what_is_refused_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, root, file = pictures(tmp_path / "a"), tmp_path / "runs", str(weights(tmp_path / "w.safetensors"))
+    one = pictures(tmp_path / "one", classes=("cup",), count=2)
+    use, bad = ExitCode.USAGE, ExitCode.BAD_INPUT
+    assert "'make run'" in refused(capsys, use, images, root)
+    assert "or 'stm32h743'" in refused(capsys, bad, images, root, "--devices", "stm32h744", "--weights", file)
+    assert "two such classes for any statement" in refused(capsys, bad, one, root, "--weights", file)
+    assert "no such folder" in refused(capsys, bad, tmp_path / "none", root, "--weights", file)
+    assert "--max-ram: found 'big'" in refused(capsys, use, images, root, "--max-ram", "big")
+    assert "--tolerance" in refused(capsys, use, images, root, "--tolerance", "-1")
+    assert "did you mean '--devices'" in refused(capsys, use, images, root, "--device", "x")
+    assert "none twice" in refused(capsys, use, images, root, "--methods", "none,none")
+    assert "unknown method" in refused(capsys, use, images, root, "--methods", "nome", "--weights", file)
+
+
+def test_weights_are_the_newest_meta_trained_or_the_file_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="weights import"):
+        find_weights(None, backbone=None, run_root=tmp_path)
+    unfinished = weights(tmp_path / "meta-a" / "weights.safetensors")
+    with pytest.raises(ConfigError, match="no meta-trained weights"):
+        find_weights(None, backbone=None, run_root=tmp_path)
+    (unfinished.parent / "_SUCCESS").touch()
+    assert find_weights(None, backbone=None, run_root=tmp_path).path == unfinished
+    assert find_weights(str(unfinished), backbone=BACKBONE, run_root=tmp_path).backbone == BACKBONE
+    with pytest.raises(ConfigError, match="for backbone 'mcunet'"):
+        find_weights(None, backbone="mcunet", run_root=tmp_path)
+    with pytest.raises(CheckpointError, match="--backbone asks for 'mcunet'"):
+        find_weights(str(unfinished), backbone="mcunet", run_root=tmp_path)
+
+
+def test_every_board_is_asked_by_default() -> None:
+    assert {"stm32h743", "rp2040", "jetson_nano"} < set(default_devices())
+    assert all("--" not in name for name in default_devices())
