@@ -21,6 +21,8 @@ from tinytrain_dist.adaptation.settings import FisherPoint
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.compiled import masked_, product_sums_, relu6_mask
+from tinytrain_dist.backbones.kernels import widened
+from tinytrain_dist.backbones.network import LayerState
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def fisher_information(
 
     The loss is the fine-tuning loss over the whole episode: support as prototypes, its augmented copy as
     pseudo-query; both count among the N images. ``point``: which side of the activation a and g are taken on.
+    The pass is float32 whatever the layers below it ran in.
     """
     graph = task.network.graph
     first = min(inspected)
@@ -63,7 +66,8 @@ def fisher_information(
         found[index], gradient = channel_delta(activation, gradient, clears=has_activation)
         return gradient
 
-    features, tape = sparse.forward(concatenate(sets))
+    x, residual = concatenate(sets)
+    features, tape = sparse.forward(LayerState(widened(x), None if residual is None else widened(residual)))
     leaf = features.detach().requires_grad_()
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(task.loss(*torch.tensor_split(leaf, 2)), leaf)

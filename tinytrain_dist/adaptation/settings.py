@@ -18,6 +18,7 @@ ChannelRatio = float | Literal["auto"]
 STUDIED_RATIOS = (1.0, 0.5, 0.25, 0.125)
 """Channel ratios TinyTrain studies; ``auto`` takes the largest under which the most layers fit."""
 Mode = Literal["reference", "fast"]
+Numerics = Literal["fp32", "bf16"]
 Overflow = Literal["skip", "stop"]
 
 
@@ -41,6 +42,9 @@ class FineTuneSettings:
     mode
         ``reference``: a fresh augmentation in every iteration. ``fast``: ``pool_views`` of them used in turn, so
         that the frozen layers run on each only once.
+    numerics
+        Arithmetic of the convolutions in mode ``fast``; mode ``reference`` is float32. Updated weights, optimizer,
+        head and loss are float32 in either, and so is the Fisher pass above the layers it does not inspect.
     curve_every
         Iterations between two points of the learning curve; 0: none. Does not change the outcome.
     """
@@ -54,6 +58,7 @@ class FineTuneSettings:
     augment: bool = True
     mode: Mode = "reference"
     pool_views: int = 8
+    numerics: Numerics = "fp32"
     curve_every: int = 0
 
     def __post_init__(self) -> None:
@@ -62,6 +67,9 @@ class FineTuneSettings:
         _one_of("finetune.optimizer", self.optimizer, get_args(Optimizer))
         _one_of("finetune.distance", self.distance, get_args(Distance))
         _one_of("finetune.mode", self.mode, get_args(Mode))
+        _one_of("finetune.numerics", self.numerics, get_args(Numerics))
+        holds = self.mode == "fast" or self.numerics == "fp32"
+        _require(holds, "finetune.numerics", self.numerics, "fp32, in mode reference")
         _require(self.pool_views >= 1, "finetune.pool_views", self.pool_views, "1 or more")
         _require(self.curve_every >= 0, "finetune.curve_every", self.curve_every, "0 or more")
         _require(0 <= self.momentum < 1, "finetune.momentum", self.momentum, "0 to below 1")

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.backbones.compiled import masked_, relu6_mask, select_channels
-from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, pool
-from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient
+from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, pool, rounded
+from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient, widened
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.graphs.layer_graph import ConvLayer
 
@@ -55,6 +55,7 @@ class Tape:
     modules: dict[int, tuple[Tensor, list[Tensor], Tensor]] = field(default_factory=dict)
     shapes: dict[int, torch.Size] = field(default_factory=dict)
     out_shape: torch.Size = field(default_factory=torch.Size)
+    out_type: torch.dtype = torch.float32
 
     @property
     def saved_bytes(self) -> int:
@@ -114,14 +115,14 @@ class SparsePass:
             x, residual = self._apply(kept, layer, x, residual)
             if self._branches is not None and layer.index in self._branches:
                 assert branched is not None
-                x = x + self._branch(kept, layer.index, branched)
-        tape.out_shape = x.shape
+                x = x + self._branch(kept, layer.index, widened(branched)).to(x.dtype)
+        tape.out_shape, tape.out_type = x.shape, x.dtype
         return pool(LayerState(x)), tape
 
     def _apply(
         self, tape: Tape | None, layer: ConvLayer, x: Tensor, residual: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        weight, bias = self._folded.get(layer.index) or self._network.layers[layer.index]
+        weight, bias = self._current(layer.index, of=x.dtype)
         tapped = layer.index in self._tapped
         added = residual if layer.residual_after and not tapped else None
         out = convolve(x, weight, bias, layer=layer, residual=added)
@@ -132,6 +133,13 @@ class SparsePass:
         if layer.residual_after:
             return (out + residual if tapped and residual is not None else out), None
         return out, residual
+
+    def _current(self, index: int, *, of: torch.dtype) -> Folded:
+        """Return the weights of a layer as they are now, for maps of type ``of``."""
+        folded = self._folded.get(index)
+        if folded is None:
+            return self._network.weights(index, of=of)
+        return rounded(folded) if of == torch.bfloat16 else folded
 
     def _branch(self, tape: Tape | None, index: int, x: Tensor) -> Tensor:
         """Return what the module at layer ``index`` adds, from its block's input."""
@@ -154,7 +162,7 @@ class SparsePass:
             assert self._branches is not None and self._weights is not None
             if layer.index in self._branches.opens:
                 end = self._branches.opens[layer.index]
-                self._branches.measure(end, self._weights.module(end), x)
+                self._branches.measure(end, self._weights.module(end), widened(x))
             x, residual = self._network.run(LayerState(x, residual), start=layer.index, stop=layer.index + 1)
 
     def _keep_input(self, tape: Tape, layer: ConvLayer, x: Tensor) -> None:
@@ -172,7 +180,7 @@ class SparsePass:
         flat = feature_gradient.new_zeros(0 if self._weights is None else self._weights.values.numel())
         height, width = tape.out_shape[2:]
         grad = (feature_gradient / (height * width))[:, :, None, None].expand(tape.out_shape)
-        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad = grad.contiguous(memory_format=torch.channels_last).to(tape.out_type)
         pending: Tensor | None = None
         of_module: Tensor | None = None
         for layer in reversed(self._layers):
@@ -186,7 +194,7 @@ class SparsePass:
                 self._add_gradient(flat, tape, layer, grad)
             if index == self._stop:
                 break
-            weight = (self._folded.get(index) or self._network.layers[index])[0]
+            weight = self._current(index, of=grad.dtype)[0]
             grad = input_gradient(grad, weight, layer=layer, in_shape=tape.shapes[index])
             if index in self._opens and pending is not None:
                 grad, pending = grad + pending, None
@@ -199,14 +207,14 @@ class SparsePass:
         assert self._weights is not None
         leaf, leaves, added = tape.modules[index]
         wanted = [*leaves, leaf] if leaf.requires_grad else leaves
-        found = torch.autograd.grad(added, wanted, grad)
+        found = torch.autograd.grad(added, wanted, widened(grad))
         self._weights.add_module_gradient(flat, index, found[: len(leaves)])
-        return found[-1] if leaf.requires_grad else None
+        return found[-1].to(grad.dtype) if leaf.requires_grad else None
 
     def _add_gradient(self, flat: Tensor, tape: Tape, layer: ConvLayer, grad: Tensor) -> None:
         weights, index = self._weights, layer.index
         assert weights is not None
-        bias = grad.sum(dim=(0, 2, 3)) if weights.needs_bias_gradient(index) else None
+        bias = widened(grad).sum(dim=(0, 2, 3)) if weights.needs_bias_gradient(index) else None
         weight = None
         if weights.needs_weight_gradient(index):
             chosen = weights.output_channels(index)

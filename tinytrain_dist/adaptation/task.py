@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinytrain_dist.adaptation.numerics import check_numerics, type_of_maps
 from tinytrain_dist.adaptation.prefix_cache import PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
@@ -36,6 +37,8 @@ class TargetTask:
         Images ``[S, 3, R, R]`` and ``[Q, 3, R, R]`` as uint8 with labels 0..way-1.
     network
         Folded weights of the checkpoint.
+    settings
+        Raises ``ConfigError`` where this machine cannot compute in their ``numerics``.
     scale
         The checkpoint's factor of the cosine logits.
     """
@@ -46,6 +49,8 @@ class TargetTask:
         self.task_id, self.episode, self.network, self.settings = task_id, episode, network, settings
         default = scale if settings.distance == "cosine" else EUCLIDEAN_SCALE
         self.scale = settings.scale if settings.scale is not None else default
+        check_numerics(settings.numerics)
+        self._type = type_of_maps(settings.numerics, weights=network.dtype)
         self.way = episode.way
         self.support_labels = torch.from_numpy(np.ascontiguousarray(episode.support_labels))
         self.query_labels = torch.from_numpy(np.ascontiguousarray(episode.query_labels))
@@ -59,13 +64,13 @@ class TargetTask:
     @cached_property
     def support_input(self) -> Tensor:
         """Support images as network input, ``[S, 3, R, R]`` in [-1, 1]."""
-        return _channels_last(to_unit(self.support_unit))
+        return self._input(to_unit(self.support_unit))
 
     @cached_property
     def query_input(self) -> Tensor:
         """Query images as network input, ``[Q, 3, R, R]`` in [-1, 1]."""
         unit = to_float(torch.from_numpy(self.episode.query_images))
-        return _channels_last(to_unit(unit).to(self.network.dtype))
+        return self._input(to_unit(unit).to(self.network.dtype))
 
     def view(self, iteration: int) -> Tensor:
         """Return the augmented copy of the support set that iteration trains on, as network input.
@@ -76,7 +81,11 @@ class TargetTask:
         if self.settings.augment:
             generator = torch.Generator().manual_seed(seed_of(self.task_id, "view", self._view_of(iteration)))
             images = augment(images, generator)
-        return _channels_last(to_unit(images))
+        return self._input(to_unit(images))
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Return images as the first layer takes them: everything after follows their type."""
+        return _channels_last(images).to(self._type)
 
     def _view_of(self, iteration: int) -> int:
         if not self.settings.augment:

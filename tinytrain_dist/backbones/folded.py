@@ -6,10 +6,12 @@ Running the folded form saves a pass over every activation.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
-from tinytrain_dist.backbones.kernels import convolve
+from tinytrain_dist.backbones.kernels import convolve, widened
 from tinytrain_dist.backbones.network import NORM_EPS, Backbone, LayerState
 
 Folded = tuple[Tensor, Tensor]
@@ -19,6 +21,11 @@ def fold(weight: Tensor, *, scale: Tensor, shift: Tensor, mean: Tensor, variance
     """Return (weight, bias) of the convolution that equals convolution and normalisation in eval mode."""
     factor = scale / torch.sqrt(variance + NORM_EPS)
     return weight * factor[:, None, None, None], shift - mean * factor
+
+
+def rounded(folded: Folded) -> Folded:
+    """Return (weight, bias) in bfloat16."""
+    return folded[0].bfloat16(), folded[1].bfloat16()
 
 
 class FoldedNetwork:
@@ -51,11 +58,19 @@ class FoldedNetwork:
         """Floating-point type of the weights."""
         return self.layers[0][0].dtype
 
+    @cached_property
+    def _rounded(self) -> list[Folded]:
+        return [rounded(folded) for folded in self.layers]
+
+    def weights(self, index: int, *, of: torch.dtype) -> Folded:
+        """Return the (weight, bias) of a layer for maps of type ``of``: rounded for bfloat16."""
+        return (self._rounded if of == torch.bfloat16 else self.layers)[index]
+
     def run(self, state: LayerState, *, start: int = 0, stop: int | None = None) -> LayerState:
         """Run layers ``start`` to ``stop - 1`` on the state that layer ``start - 1`` left (``Backbone.run``)."""
         x, residual = state
         for layer in self.graph.layers[start : len(self.layers) if stop is None else stop]:
-            weight, bias = self.layers[layer.index]
+            weight, bias = self.weights(layer.index, of=x.dtype)
             if layer.index in self.opens_residual:
                 residual = x
             x = convolve(x, weight, bias, layer=layer, residual=residual if layer.residual_after else None)
@@ -69,5 +84,5 @@ class FoldedNetwork:
 
 
 def pool(state: LayerState) -> Tensor:
-    """Return the global average ``[N, C]`` of the state's map."""
-    return state.x.mean(dim=(2, 3))
+    """Return the global average ``[N, C]`` of the state's map; of a map in bfloat16 as float32."""
+    return widened(state.x).mean(dim=(2, 3))

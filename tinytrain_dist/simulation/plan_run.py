@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tinytrain_dist.adaptation.criteria import CRITERIA
 from tinytrain_dist.adaptation.methods import METHODS
+from tinytrain_dist.adaptation.numerics import check_numerics
 from tinytrain_dist.backbones.checkpoint import checkpoint_hash, load_checkpoint
 from tinytrain_dist.backbones.flat_state import state_to_flat
 from tinytrain_dist.backbones.head import SCALE_DEFAULT
@@ -71,6 +72,7 @@ def expected_support(episodes: EpisodeSettings) -> int:
 
 def plan_run(settings: SimulationSettings) -> RunPlan:
     """Check and load everything; raises the error of the first thing that is wrong, before anything runs."""
+    check_numerics(settings.finetune.numerics)
     graph = layer_graph(settings.backbone, settings.resolution)
     for method in settings.methods:
         METHODS[method].check(graph, settings.selection)

@@ -130,7 +130,7 @@ def _settings(record: Mapping[str, Any], stored: Sequence[Row], *, places: Place
             devices=_unique(row["device"] for row in stored),
             data_roots=_recorded(config, "data", "roots") if roots is None else roots,
             device_dirs=_recorded(config, "devices", "dirs") if dirs is None else dirs,
-            finetune=_read(FineTuneSettings, identity["finetune"]),
+            finetune=_read(FineTuneSettings, identity["finetune"] | {"numerics": identity["numerics"]}),
             selection=_read(SelectionSettings, identity["selection"]),
         )
     except (KeyError, TypeError) as error:

@@ -18,7 +18,6 @@ from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import num_selected, updated_weights
 from tinytrain_dist.simulation.request import UnitSetup
 from tinytrain_dist.simulation.schema import COLUMNS
-from tinytrain_dist.simulation.settings import ACCURACY_NUMERICS
 
 Row = dict[str, Any]
 
@@ -68,7 +67,7 @@ class RowMaker:
             "split": spec.split,
             "task_index": spec.index,
             "mode": setup.finetune.mode,
-            "accuracy_numerics": ACCURACY_NUMERICS,
+            "accuracy_numerics": setup.finetune.numerics,
             "seed": seed_of(spec.task_id),
             "attempt": attempt,
             "signature": "",

@@ -25,7 +25,7 @@ from tinytrain_dist.simulation.plan_run import load_weights
 from tinytrain_dist.simulation.request import UnitSetup
 from tinytrain_dist.simulation.scheme_scores import SchemeScores, ScoreFile
 from tinytrain_dist.simulation.scheme_search import Evolution, SearchSpace, evolve
-from tinytrain_dist.simulation.settings import ACCURACY_NUMERICS, SimulationSettings
+from tinytrain_dist.simulation.settings import SimulationSettings, tuning_values
 
 _log = logger(__name__)
 SOURCE_DOMAINS = ("emoji", "icons")
@@ -138,10 +138,10 @@ def _identity(settings: SearchSettings, checkpoint: str, specs: Sequence[Episode
         "checkpoint": checkpoint,
         "resolution": settings.resolution,
         "seed": settings.evolution.seed,
-        "finetune": content_hash(settings.finetune),
+        "finetune": content_hash(tuning_values(settings.finetune)),
         "episodes": content_hash(settings.episodes),
         "domain_hashes": content_hash(sorted({(spec.domain, spec.domain_hash) for spec in specs})),
-        "numerics": ACCURACY_NUMERICS,
+        "numerics": settings.finetune.numerics,
         "result_version": RESULT_VERSION,
     }
 

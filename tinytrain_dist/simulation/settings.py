@@ -109,14 +109,19 @@ def identity_of(settings: SimulationSettings, *, checkpoint: str, domain_hashes:
         "resolution": settings.resolution,
         "backbone": settings.backbone,
         "checkpoint": checkpoint,
-        "finetune": {k: v for k, v in asdict(settings.finetune).items() if k not in CHANGES_NO_NUMBER},
+        "finetune": {k: v for k, v in tuning_values(settings.finetune).items() if k not in CHANGES_NO_NUMBER},
         "selection": asdict(settings.selection),
-        "numerics": ACCURACY_NUMERICS,
+        "numerics": settings.finetune.numerics,
         "result_version": RESULT_VERSION,
         "domain_hashes": domain_hashes,
     }
     plain: dict[str, Any] = json.loads(canonical_json(identity))  # as it will be read back: lists for tuples
     return plain
+
+
+def tuning_values(finetune: FineTuneSettings) -> dict[str, Any]:
+    """Return the settings of the fine-tuning but for its arithmetic, which stands beside them in an identity."""
+    return {key: value for key, value in asdict(finetune).items() if key != "numerics"}
 
 
 def run_id_of(identity: dict[str, Any]) -> str:
@@ -126,5 +131,3 @@ def run_id_of(identity: dict[str, Any]) -> str:
 
 CHANGES_NO_NUMBER = frozenset({"curve_every"})
 """Settings of the fine-tuning that say what is watched, not what is done."""
-
-ACCURACY_NUMERICS = "fp32"

@@ -71,7 +71,8 @@ class DevicesConfig:
 class FineTuneConfig:
     """Fine-tuning; ``scale`` null takes the checkpoint's (cosine) or 1 (euclidean).
 
-    ``learning_rate`` ``auto`` chooses one of ``rate_search.rates`` on meta-validation classes.
+    ``learning_rate`` ``auto`` chooses one of ``rate_search.rates`` on meta-validation classes. ``numerics`` ``auto``
+    is bf16 in mode fast where the CPU that starts the run multiplies it faster than fp32, else fp32.
     """
 
     iterations: int = 40
@@ -83,6 +84,7 @@ class FineTuneConfig:
     augment: bool = True
     mode: str = "reference"
     pool_views: int = 8
+    numerics: str = "auto"
     curve_every: int = 10
 
 

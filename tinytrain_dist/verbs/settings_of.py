@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings, check_rate
+from tinytrain_dist.adaptation.numerics import best_numerics
+from tinytrain_dist.adaptation.settings import FineTuneSettings, Numerics, SelectionSettings, check_rate
 from tinytrain_dist.costs.schemes import find_scheme
 from tinytrain_dist.data.domain import SplitName
 from tinytrain_dist.data.episodes import EpisodeSettings
@@ -62,7 +63,9 @@ def simulation_settings(config: JobConfig, *, weights: Path | None) -> Simulatio
         devices=tuple(config.devices.names),
         data_roots=tuple(config.data.roots),
         device_dirs=tuple(config.devices.dirs),
-        finetune=FineTuneSettings(**asdict(config.finetune) | {"learning_rate": _rate(config)}),
+        finetune=FineTuneSettings(
+            **asdict(config.finetune) | {"learning_rate": _rate(config), "numerics": _numerics(config)}
+        ),
         selection=selection_settings(config),
         dispatch=DispatchSettings(**asdict(config.dispatch)),
     )
@@ -97,6 +100,16 @@ def _rate(config: JobConfig) -> float:
         return FineTuneSettings().learning_rate
     check_rate(rate, allowed=", or auto")
     return float(rate)
+
+
+def _numerics(config: JobConfig) -> str:
+    """Return the given arithmetic; in place of ``auto`` what this CPU is best at: one answer for the whole run."""
+    found = config.finetune.numerics
+    if found not in (AUTO, *get_args(Numerics)):
+        raise ConfigError(f"finetune.numerics: found {found!r}; allowed: {AUTO}, {', '.join(get_args(Numerics))}")
+    if found != AUTO:
+        return found
+    return best_numerics() if config.finetune.mode == "fast" else "fp32"
 
 
 def meta_train_settings(config: JobConfig) -> MetaTrainSettings:

@@ -106,6 +106,8 @@ def training_settings(finetune: FineTuneSettings) -> dict[str, object]:
     }
     if finetune.mode == "fast":
         settings["pool_views"] = finetune.pool_views
+    if finetune.numerics != "fp32":
+        settings["numerics"] = finetune.numerics
     return settings | ({"momentum": finetune.momentum} if finetune.optimizer == "sgd" else {})
 
 
