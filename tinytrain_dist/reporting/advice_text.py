@@ -117,7 +117,7 @@ def _accuracy(chosen: Choice, num_pictures: int) -> list[str]:
         f"{formatting.percent(far)} % (95 %, as if each picture had been judged once)"
     )
     half = (far - near) / 2
-    wider += f"; within half of that takes about {pictures_for(half / 2, chosen.accuracy_mean):,} pictures." if (
+    wider += f"; an interval half as wide takes about {pictures_for(half / 2, chosen.accuracy_mean):,} pictures." if (
         0 < chosen.accuracy_mean < 1
     ) else "."  # fmt: skip
     if low is None or high is None:
