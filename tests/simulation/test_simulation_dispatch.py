@@ -201,6 +201,41 @@ def test_an_overdue_chunk_is_doubled_by_an_idle_worker_and_the_first_copy_counts
     assert executor.now < 20 and executor.attempts_at(3) == {1: 2}
 
 
+def test_an_overdue_task_whose_copies_die_in_turn_is_given_up() -> None:
+    class Deadly(FakeExecutor):
+        """Everything takes five seconds, and task 3 kills its worker at the end of them."""
+
+        now = 0.0
+
+        def submit(self, given: Chunk, *, deadline_s: float) -> int:
+            ticket = super().submit(given, deadline_s=deadline_s)
+            self.ends[ticket] = self.now + 5.0
+            return ticket
+
+        def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
+            self.now += 1.0
+            assert self.now < 200, "never given up"
+            ready = [item for item in self.queue if self.ends[item[0]] <= self.now]
+            if not ready:
+                return None
+            self.queue.remove(ready[0])
+            ticket, given = ready[0]
+            if 3 in given.indices():
+                return Outcome(ticket=ticket, failure=Failure("crashed", "task 3"))
+            return Outcome(ticket=ticket, value=report_of(given))
+
+    executor = Deadly(num_workers=2)
+    executor.ends = {}  # type: ignore[attr-defined]
+    dispatcher = Dispatcher(
+        executor, backlog_of(4, per_chunk=1), submit=executor.submit,  # type: ignore[arg-type]
+        settings=DispatchSettings(max_attempts=3), clock=lambda: executor.now,
+    )  # fmt: skip
+    results = [finished for finished in dispatcher.run() if finished is not None]
+    (failed,) = [result for result in results if result.record is None]
+    assert list(failed.chunk.indices()) == [3] and failed.failure == Failure("crashed", "task 3")
+    assert finished_tasks(results) == list(range(4))
+
+
 def test_a_chunk_is_named_by_what_is_computed() -> None:
     assert chunk(1, 3).name == chunk(1, 3).name
     assert len({chunk(1, 3).name, chunk(1, 2).name, chunk(2, 3).name, chunk(1, 3, cells=()).name}) == 4

@@ -60,6 +60,7 @@ class _Flight:
     since: float
     overdue_s: float
     tickets: set[int] = field(default_factory=set)
+    copies: int = 0
 
 
 class Dispatcher:
@@ -126,6 +127,7 @@ class Dispatcher:
     def _submit(self, flight: _Flight) -> None:
         ticket = self._submit_call(flight.chunk, deadline_s=self._settings.deadline_s)
         flight.tickets.add(ticket)
+        flight.copies += 1
         self._flights[ticket] = flight
 
     def _overdue_s(self, chunk: Chunk) -> float:
@@ -136,7 +138,8 @@ class Dispatcher:
         """Give idle workers copies of what drags: a slow machine must not hold up the end."""
         now = self._clock()
         flights = {id(flight): flight for flight in self._flights.values()}.values()
-        dragging = [f for f in flights if len(f.tickets) < MAX_COPIES and now - f.since > f.overdue_s]
+        # dead copies count, too: where they die in turn, the death of the last one must be seen
+        dragging = [f for f in flights if f.copies < MAX_COPIES and now - f.since > f.overdue_s]
         for flight in sorted(dragging, key=lambda f: f.since)[: max(0, num_idle)]:
             self.retried += 1
             flight.since = now
