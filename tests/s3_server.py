@@ -69,7 +69,10 @@ def set_account(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Forwards to ``target``, answers ``delay_s`` late; the next ``lost_answers`` PUTs are done but not answered."""
+    """Forwards to ``target``, answers ``delay_s`` late; the next ``lost_answers`` PUTs are done but not answered.
+
+    After ``puts_left`` more PUTs it is as if the service were gone (or, with ``then_slow_s``, so slow).
+    """
 
     daemon_threads = True
 
@@ -78,6 +81,8 @@ class Proxy(ThreadingHTTPServer):
         self.target = target.removeprefix("http://")
         self.delay_s = 0.0
         self.lost_answers = 0
+        self.puts_left: int | None = None
+        self.then_slow_s: float | None = None
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -87,6 +92,11 @@ class _Forwarding(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self._is_out():
+            if self.server.then_slow_s is None:
+                self.close_connection = True
+                return
+            time.sleep(self.server.then_slow_s)
         upstream = http.client.HTTPConnection(self.server.target)
         upstream.request(self.command, self.path, body, dict(self.headers))
         answer = upstream.getresponse()
@@ -98,6 +108,12 @@ class _Forwarding(BaseHTTPRequestHandler):
             return
         with suppress(ConnectionError):  # who asked has given up
             self._answer(answer, content)
+
+    def _is_out(self) -> bool:
+        left = self.server.puts_left
+        if left and self.command == "PUT":
+            self.server.puts_left = left - 1
+        return left == 0
 
     def _answer(self, answer: http.client.HTTPResponse, content: bytes) -> None:
         self.send_response(answer.status)
