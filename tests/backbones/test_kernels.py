@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinytrain_dist.adaptation.numerics import has_bf16
 from tinytrain_dist.backbones import compiled, kernels
 from tinytrain_dist.foundation.compiling import forget_compiler
 from tinytrain_dist.graphs.layer_graph import ConvLayer, Role
@@ -169,7 +170,47 @@ def masks() -> tuple[Tensor, Tensor]:
     return mask, found
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="the CPU has no instructions for bf16")
+BF16_STEP = 2.0**-7
+"""What the few roundings on the way to a result may take, as a share of the largest one."""
+
+
+def assert_near(found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """``expected`` in float64, from the same rounded numbers."""
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=BF16_STEP * float(expected.abs().max()))
+
+
+@needs_bf16
+@pytest.mark.parametrize("layer", LAYERS, ids=name_of)
+def test_every_layer_in_bf16(layer: ConvLayer, installation: str) -> None:
+    """Sums are float32 or better: only what goes in and comes out is rounded. Weight gradients come out in float32."""
+    half, bf16 = tensors_of(layer, torch.bfloat16), torch.bfloat16
+    (x, weight, bias, grad), (x64, weight64, bias64, grad64) = half, [t.double() for t in half]
+    leaves = [x64.clone().requires_grad_(), weight64.clone().requires_grad_()]
+    made = plain(layer, *leaves, bias64)
+    of_input, of_weight = torch.autograd.grad(made, leaves, grad64)
+    with torch.no_grad():
+        expected = F.relu6(made) if layer.has_activation else made
+        assert_near(kernels.convolve(x, weight, bias, layer=layer), expected, bf16)
+        if layer.role == "project":
+            found = kernels.convolve(x, weight, bias, layer=layer, residual=x)
+            assert_near(found, expected + x64, bf16)
+        assert_near(kernels.input_gradient(grad, weight, layer=layer, in_shape=x.shape), of_input, bf16)
+        assert_near(kernels.weight_gradient(grad, x, layer=layer), of_weight, torch.float32)
+
+
+def test_masks_of_every_number_in_bf16(installation: str) -> None:
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(1, 256, 16, 16)
+    values = bits.contiguous(memory_format=torch.channels_last).view(torch.bfloat16)
+    mask = compiled.relu6_mask(values)
+    assert torch.equal(mask, (values.float() > 0) & (values.float() < 6))
+    finite = values.where(values.isfinite(), 1.0)
+    for gradient in (finite.clone(), finite.contiguous()):
+        assert torch.equal(compiled.masked_(gradient, mask), finite.where(mask, 0.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_selected_channels(dtype: torch.dtype, layout: torch.memory_format, installation: str) -> None:
     images = torch.randn(3, 10, 4, 5).to(dtype).contiguous(memory_format=layout)

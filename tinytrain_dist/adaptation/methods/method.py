@@ -106,9 +106,13 @@ def training_settings(finetune: FineTuneSettings) -> dict[str, object]:
     }
     if finetune.mode == "fast":
         settings["pool_views"] = finetune.pool_views
-    if finetune.numerics != "fp32":
-        settings["numerics"] = finetune.numerics
+    settings |= arithmetic(finetune)
     return settings | ({"momentum": finetune.momentum} if finetune.optimizer == "sgd" else {})
+
+
+def arithmetic(finetune: FineTuneSettings) -> dict[str, object]:
+    """Return the arithmetic where it is another one than float32."""
+    return {} if finetune.numerics == "fp32" else {"numerics": finetune.numerics}
 
 
 def _modules() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinytrain_dist.adaptation.fine_tuning import Adaptation
-from tinytrain_dist.adaptation.methods.method import METHODS, Method, PlanQuestion
+from tinytrain_dist.adaptation.methods.method import METHODS, Method, PlanQuestion, arithmetic
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.adaptation.task import TargetTask
@@ -26,8 +26,8 @@ class NoUpdate(Method):
         return Adaptation(accuracy_before=task.accuracy_before, accuracy_after=task.accuracy_before)
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
-        """The distance alone counts: a scale leaves the nearest prototype the nearest."""
-        return {"distance": finetune.distance}
+        """The distance counts, and the arithmetic; a scale leaves the nearest prototype the nearest."""
+        return {"distance": finetune.distance, **arithmetic(finetune)}
 
 
 METHODS.register(NoUpdate.name, NoUpdate())
