@@ -144,6 +144,7 @@ class _Writer:
     def __init__(self, storage: Storage) -> None:
         self._storage, self._tables, self._num_waiting = storage, deque[pa.Table](), 0
         self._files: dict[str, str] = {}
+        self._background, self._writing = ThreadPoolExecutor(1), deque[Future[None]]()
         self._failures: list[pa.Table] = []
         self.tasks, self.num_rows = TaskTable(), 0
 
@@ -160,6 +161,8 @@ class _Writer:
             self._write_part(self._num_waiting)
         self._write("tasks.parquet", self.tasks.table())
         self._write("failures.parquet", pa.concat_tables(self._failures))
+        self._wait(0)
+        self._background.shutdown()
         return self._files
 
     def _write_part(self, num_rows: int) -> None:
@@ -173,6 +176,16 @@ class _Writer:
         self._write(f"results/part-{len(self._files):05d}.parquet", part)
 
     def _write(self, name: str, table: pa.Table) -> None:
-        data = parquet_bytes(table, compression_level=1)
+        """Write a table beside the reading of the next shards; at most one waits for that."""
+        self._files[name] = ""
+        self._writing.append(self._background.submit(self._store, name, table))
+        self._wait(1)
+
+    def _store(self, name: str, table: pa.Table) -> None:
+        data = parquet_bytes(table, compression="zstd")
         self._storage.write(name, data)
         self._files[name] = bytes_hash(data)
+
+    def _wait(self, num_left: int) -> None:
+        while len(self._writing) > num_left:
+            self._writing.popleft().result()

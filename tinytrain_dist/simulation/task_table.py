@@ -16,9 +16,16 @@ _Key = tuple[str, int]
 
 def sorted_rows(table: pa.Table) -> pa.Table:
     """Return the rows in order of domain, task index, checkpoint, method, variant and device."""
-    names = ("device", "variant", "method", "checkpoint")
-    keys = [*(_codes(table[name]) for name in names), table["task_index"].to_numpy(), _codes(table["domain"])]
-    return table.take(pa.array(np.lexsort(keys))).combine_chunks()
+    codes = {name: _codes(table[name]) for name in ("domain", "checkpoint", "method", "variant", "device")}
+    tasks = table["task_index"].to_numpy()
+    key = codes.pop("domain") * (tasks.max(initial=0) + 1) + tasks  # one number a row sorts faster than six
+    for column in codes.values():
+        width = int(column.max(initial=0)) + 1
+        assert int(key.max(initial=0)) < (1 << 62) // width, "the key of a row does not fit into 63 bits"
+        key = key * width + column
+    if (key[1:] >= key[:-1]).all():
+        return table  # as the workers wrote them
+    return table.take(pa.array(np.argsort(key, kind="stable")))
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -27,7 +34,8 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     texts = encoded.dictionary.to_pylist()
     place = {text: number for number, text in enumerate(sorted(texts))}
     places: NDArray[np.int64] = np.array([place[text] for text in texts], dtype=np.int64)
-    return places[np.asarray(encoded.indices)]
+    codes: NDArray[np.int64] = places[np.asarray(encoded.indices)]
+    return codes
 
 
 class TaskTable:
