@@ -67,6 +67,8 @@ def test_enough_tasks_decide_a_lead() -> None:
     before = stats.t.ppf(0.975, needed - 3) * 10 / np.sqrt(needed - 2)
     assert half <= 1.0 + 1e-3 and before > 1.0 - 1e-2
     assert _tasks_to_decide(10.0, 1.0, 40) is None
+    assert _tasks_to_decide(9.2, 3.2, 18) is None  # a clear lead with few tasks
+    assert _tasks_to_decide(0.3, 6.0, 2) == _tasks_to_decide(0.3, 6.0, 1000)  # not a matter of where one starts
 
 
 def test_what_is_reached_within_a_budget(make_run: MakeRun) -> None:

@@ -96,17 +96,24 @@ def _lead(run: RunResults, first: ComparisonRow, second: ComparisonRow) -> tuple
 
 
 def _tasks_to_decide(mean: float | None, deviation: float | None, num: int) -> int | None:
-    """Return n with ``t(n - 1) * deviation / sqrt(n) <= |mean|``; None where this many tasks already decide."""
+    """Return the smallest n with ``t(n - 1) * deviation / sqrt(n) <= |mean|``; None where this many tasks decide."""
     if not mean or not deviation or num < 2:
         return None
-    needed = num
-    for _ in range(50):
-        quantile = float(stdtrit(max(needed - 1, 1), (1 + CONFIDENCE) / 2))
-        better = max(2, math.ceil((quantile * deviation / abs(mean)) ** 2))
-        if better == needed:
-            break
-        needed = better
-    return needed if needed > num else None
+
+    def decides(tasks: int) -> bool:
+        return float(stdtrit(tasks - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(tasks) <= abs(mean)
+
+    if decides(num):
+        return None
+    low, high = num, 2 * num  # the half width only falls with more tasks: double, then halve the bracket
+    while not decides(high):
+        low, high = high, 2 * high
+        if low > MAX_TASKS:
+            return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
 
 
 def _sentence(
