@@ -130,7 +130,9 @@ def test_micro_batches_give_the_same_tuning(monkeypatch: pytest.MonkeyPatch) -> 
 LARGEST = """
 import resource, sys
 import numpy as np, torch
-torch.set_num_threads(1)
+from tinytrain_dist.execution.threads import keep_freed_memory, use_one_thread
+use_one_thread()
+keep_freed_memory()  # as every worker does
 from tinytrain_dist.adaptation.fisher import fisher_information
 from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.adaptation.settings import FineTuneSettings

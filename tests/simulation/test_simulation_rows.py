@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from tiny_simulation import DEVICES, Diverges, Raises, add_method, rows_of, run, tiny_settings
 
+from tinytrain_dist.adaptation import numerics
 from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
-from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.cli import main
+from tinytrain_dist.foundation.errors import ConfigError, ExitCode, RunLockedError
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Chunk, UnitSetup
 from tinytrain_dist.simulation.rows import signature, variant_of
 from tinytrain_dist.simulation.schema import COLUMNS, result_schema
-from tinytrain_dist.simulation.worker import failed_result
+from tinytrain_dist.simulation.unit import Unit
+from tinytrain_dist.simulation.worker import failed_result, network_of
 
 ONE_TASK = {"domains": ("signs",), "num_tasks": 1}
 COSTS = [c.name for c in COLUMNS if c.name.endswith(("_bytes", "_macs", "_ms")) and not c.name.startswith("budget")]
@@ -173,6 +176,7 @@ FINETUNE = {
     "augment": False,
     "mode": "fast",
 }
+IN_FAST = {"numerics": "bf16"}  # where mode fast is set as well
 WITHOUT_EFFECT = {"momentum": 0.5, "pool_views": 3, "curve_every": 7}  # of Adam, in mode reference
 SELECTION = {
     "criterion": "fisher_only",
@@ -185,10 +189,10 @@ SELECTION = {
 }
 DECIDES = {
     "raw_pixels": {"resolution"},
-    "none": {"resolution"},
-    "last_layer": {"resolution", *FINETUNE},
-    "full_train": {"resolution", *FINETUNE},
-    "tinytrain": {"resolution", *FINETUNE, *SELECTION},
+    "none": {"resolution", *IN_FAST},
+    "last_layer": {"resolution", *FINETUNE, *IN_FAST},
+    "full_train": {"resolution", *FINETUNE, *IN_FAST},
+    "tinytrain": {"resolution", *FINETUNE, *IN_FAST, *SELECTION},
 }
 
 
@@ -200,9 +204,13 @@ def test_the_variant_changes_with_what_decides_the_outcome_and_nothing_else(meth
         k: replace(setup, finetune=replace(FineTuneSettings(iterations=2), **{k: v})) for k, v in FINETUNE.items()
     }
     changed |= {k: replace(setup, selection=replace(setup.selection, **{k: v})) for k, v in SELECTION.items()}
+    fast = FineTuneSettings(iterations=2, mode="fast")
+    in_fast = {k: [replace(setup, finetune=f) for f in (fast, replace(fast, **{k: v}))] for k, v in IN_FAST.items()}  # type: ignore[arg-type]
     changed["devices"] = replace(setup, profiles=setup.profiles[:1])
     changed |= {k: replace(setup, finetune=replace(setup.finetune, **{k: v})) for k, v in WITHOUT_EFFECT.items()}
-    assert {key for key, other in changed.items() if variant_of(METHODS[method], other) != plain} == DECIDES[method]
+    deciding = {key for key, other in changed.items() if variant_of(METHODS[method], other) != plain}
+    deciding |= {key for key, pair in in_fast.items() if len({variant_of(METHODS[method], x) for x in pair}) == 2}
+    assert deciding == DECIDES[method]
 
 
 @pytest.mark.parametrize(("where", "key"), [({"optimizer": "sgd"}, "momentum"), ({"mode": "fast"}, "pool_views")])
@@ -215,7 +223,32 @@ def test_what_only_some_settings_use_decides_there(where: dict[str, Any], key: s
 
 def test_the_row_says_the_mode(tmp_path: Path) -> None:
     settings = tiny_settings(**ONE_TASK, methods=("none",), finetune=FineTuneSettings(iterations=2, mode="fast"))
-    assert {row["mode"] for row in rows_of(run(settings, tmp_path).folder)} == {"fast"}
+    assert {(row["mode"], row["accuracy_numerics"]) for row in rows_of(run(settings, tmp_path).folder)} == {
+        ("fast", "fp32")
+    }
+
+
+@pytest.mark.skipif(not numerics.has_bf16(), reason="the CPU has no instructions for bf16")
+def test_the_row_and_the_identity_say_the_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = FineTuneSettings(iterations=2, mode="fast")
+    in_single, in_half = (
+        tiny_settings(**ONE_TASK, methods=("none", "last_layer"), finetune=replace(single, numerics=arithmetic))
+        for arithmetic in ("fp32", "bf16")
+    )
+    folder = run(in_half, tmp_path, run_id="one").folder
+    rows = rows_of(folder)
+    assert {(row["mode"], row["accuracy_numerics"], row["status"]) for row in rows} == {("fast", "bf16", "ok")}
+    with pytest.raises(RunLockedError, match="numerics: 'bf16' there, 'fp32' asked"):
+        run(in_single, tmp_path, run_id="one")
+    assert main(["replay", str(folder), "--task", rows[0]["task_id"]]) == ExitCode.DONE, "the same arithmetic"
+    plan = plan_run(in_half)
+    monkeypatch.setattr(numerics, "has_bf16", lambda: False)
+    with pytest.raises(ConfigError, match=r"finetune\.numerics"):
+        run(in_half, tmp_path, run_id="two")
+    network, spec = network_of(plan.setup, plan.weights), plan.setup.spec("signs", 0)
+    without = Unit(spec, network=network, setup=plan.setup, attempt=1).run(plan.grid.cells)
+    assert len(without.rows) == len(rows), "a worker on another CPU refuses, it does not compute something else"
+    assert all(row["status"] == "error" and "finetune.numerics" in row["message"] for row in without.rows)
 
 
 def test_a_variant_is_readable_and_short(setup: UnitSetup) -> None:

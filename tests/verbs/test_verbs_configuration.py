@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tinytrain_dist.adaptation import numerics
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.foundation.strict_yaml import FORBIDDEN_KEYS
 from tinytrain_dist.verbs.compose import compose_job, config_document, known_keys, output_root
@@ -34,6 +35,7 @@ def test_words_set_what_they_name_and_nothing_else() -> None:
 def test_every_default_is_accepted_by_the_floors() -> None:
     config = JobConfig()
     settings = simulation_settings(config, weights=None)
+    assert config.finetune.numerics == "auto"
     assert replace(settings.finetune, curve_every=0) == type(settings.finetune)()
     assert settings.dispatch == type(settings.dispatch)() and settings.selection == type(settings.selection)()
     assert executor_settings(config.executor).kind == "ray" and wandb_mode(config) == "auto"
@@ -106,3 +108,26 @@ def test_inside_a_ray_job_a_relative_root_is_refused(monkeypatch: pytest.MonkeyP
         output_root(compose_job([]))
     assert output_root(compose_job([f"run.root={tmp_path}"])) == tmp_path
     assert output_root(compose_job([f"run.root=file://{tmp_path}"])) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "has_units", "expected"),
+    [
+        (["finetune.mode=fast"], True, "bf16"),
+        (["finetune.mode=fast"], False, "fp32"),
+        (["finetune.mode=fast", "finetune.numerics=fp32"], True, "fp32"),
+        (["finetune.mode=fast", "finetune.numerics=bf16"], False, "bf16"),
+        ([], True, "fp32"),
+    ],
+)
+def test_the_arithmetic_is_decided_once_by_the_cpu_that_starts_the_run(
+    words: list[str], has_units: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numerics, "capabilities", lambda: frozenset({"amx_bf16"} if has_units else ()))
+    assert simulation_settings(compose_job(words), weights=None).finetune.numerics == expected
+
+
+@pytest.mark.parametrize("words", [["finetune.numerics=bf61"], ["finetune.numerics=bf16"]])
+def test_an_arithmetic_that_cannot_be(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"finetune.numerics: found 'bf(61'; allowed: auto|16'; allowed: fp32, in)"):
+        simulation_settings(compose_job(words), weights=None)
