@@ -132,7 +132,7 @@ def _write_once(entry: Entry, mode: Writing) -> Path:
     writer = wandb.init(
         project=entry.project,
         entity=entry.entity,
-        group=entry.group,
+        group=redact_text(entry.group),
         job_type=entry.job_type,
         name=entry.run_id,
         id=entry.wandb_id,
