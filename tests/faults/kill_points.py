@@ -17,11 +17,11 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "simulation")]
 
-from tiny_simulation import chunks_of, run, tiny_settings
+from tiny_simulation import chunks_of, run, tiny_settings  # noqa: E402
 
-from tinytrain_dist.foundation.storage import open_storage
-from tinytrain_dist.simulation.engine import SimulationResult
-from tinytrain_dist.simulation.manifest import Manifest
+from tinytrain_dist.foundation.storage import open_storage  # noqa: E402
+from tinytrain_dist.simulation.engine import SimulationResult  # noqa: E402
+from tinytrain_dist.simulation.manifest import Manifest  # noqa: E402
 
 STEPS = ("replace", "link")  # of the module os: a file is there under its name from then on
 NUM_TASKS = 3

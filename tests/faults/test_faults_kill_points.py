@@ -29,8 +29,9 @@ WRITES = [
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What ``kill_points.py`` saw: the undisturbed run first."""
+    program = str(Path(__file__).with_name("kill_points.py"))
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("kill_points.py")), str(tmp_path_factory.mktemp("kill")), *WRITES],
+        [sys.executable, program, str(tmp_path_factory.mktemp("kill")), *WRITES],
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
