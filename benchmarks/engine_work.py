@@ -26,17 +26,16 @@ from tinytrain_dist.simulation.store import RunStore
 CELLS: Cells = (("tinytrain", ("raspberry_pi_4b",)),)
 
 
-def busy_chunk(folder: str, chunk: Chunk, products: int) -> Generator[Tick, None, ChunkReport]:
-    """Multiply matrices for every unit, write a shard of that much, say how long the units took."""
-    factor = np.full((128, 128), 1 / 128, dtype=np.float32)
+def busy_chunk(folder: str, chunk: Chunk, steps: int) -> Generator[Tick, None, ChunkReport]:
+    """Take sines for every unit, write a shard of that much, say how long the units took."""
+    value = first_value()
     start = told = time.monotonic()
     for place, _ in enumerate(chunk.indices()):
         if time.monotonic() - told >= 1.0:
             yield Tick(place, every=False)
             told = time.monotonic()
-        value = factor
-        for _ in range(products):
-            value = value @ factor
+        for _ in range(steps):
+            value = np.sin(value)
     seconds = time.monotonic() - start
     path = f"shards/{chunk.name}.parquet"
     open_storage(folder).write(path, value.tobytes()[: 2000 * chunk.num_tasks])
@@ -51,20 +50,21 @@ def record_of(chunk: Chunk, files: dict[str, str]) -> ShardRecord:
     )  # fmt: skip
 
 
-def products_for(unit_ms: float) -> int:
-    """Return how many products take about ``unit_ms`` here and now, on one thread."""
-    from threadpoolctl import threadpool_limits
-
-    factor = np.full((128, 128), 1 / 128, dtype=np.float32)
-    with threadpool_limits(1):
-        start, count, value = time.perf_counter(), 0, factor
-        while time.perf_counter() - start < 1.0:
-            value = value @ factor
-            count += 1
+def steps_for(unit_ms: float) -> int:
+    """Return how many steps take about ``unit_ms`` here and now."""
+    start, count, value = time.perf_counter(), 0, first_value()
+    while time.perf_counter() - start < 1.0:
+        value = np.sin(value)
+        count += 1
     return max(1, round(count * unit_ms / 1000))
 
 
-def one_run(*, num_units: int, products: int, num_workers: int) -> dict[str, float]:
+def first_value() -> np.ndarray:
+    """Return the numbers a step works on: of a kind that never uses a second thread."""
+    return np.linspace(0, 1, 20_000)
+
+
+def one_run(*, num_units: int, steps: int, num_workers: int) -> dict[str, float]:
     """Return wall seconds, seconds spent in units and their share of the workers' time."""
     grid = Grid(domains=("signs",), num_tasks=num_units, cells=CELLS)
     settings = ExecutorSettings(num_workers=num_workers)
@@ -76,7 +76,7 @@ def one_run(*, num_units: int, products: int, num_workers: int) -> dict[str, flo
             pass
 
         def submit(chunk: Chunk, *, deadline_s: float) -> int:
-            return workers.submit(busy_chunk, folder, chunk, products, deadline_s=deadline_s)
+            return workers.submit(busy_chunk, folder, chunk, steps, deadline_s=deadline_s)
 
         start = time.monotonic()
         backlog = Backlog(
@@ -105,12 +105,12 @@ def one_run(*, num_units: int, products: int, num_workers: int) -> dict[str, flo
 
 def lost_time(*, num_units: int, unit_ms: float) -> dict[str, Any]:
     """Return lost time at one and two workers, and the seconds Ray took to start."""
-    products = products_for(unit_ms)
+    steps = steps_for(unit_ms)
     start = time.monotonic()
     with cluster(ExecutorSettings(num_workers=2)):
         started = time.monotonic() - start
-        two = one_run(num_units=num_units, products=products, num_workers=2)
-        one = one_run(num_units=num_units // 2, products=products, num_workers=1)
+        two = one_run(num_units=num_units, steps=steps, num_workers=2)
+        one = one_run(num_units=num_units // 2, steps=steps, num_workers=1)
     # the one worker does half the units: per unit its wall time counts
     return {"start_s": started, "two": two, "one": one, "speedup": 2 * one["wall_s"] / two["wall_s"]}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -82,7 +83,10 @@ def test_a_killed_driver_resumes_with_the_same_command(
     assert not (tmp_path / "mine" / "_SUCCESS").exists()
     resumed = finish(*words)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"mine: {6 - before} tasks computed, {before} reused, 0 failed" in resumed.stderr
+    counts = re.search(r"mine: (\d+) tasks computed, (\d+) reused, 0 failed", resumed.stderr)
+    assert counts is not None, resumed.stderr
+    # a shard that was written, and whose driver died before it could enter it, is adopted
+    assert before <= int(counts[2]) <= before + 2 and int(counts[1]) + int(counts[2]) == 6
     assert document(tmp_path / "mine")["result_hash"] == undisturbed["result_hash"]
     assert_no_double_keys(tmp_path / "mine")
 
