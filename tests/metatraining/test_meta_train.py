@@ -135,18 +135,20 @@ def test_it_can_start_from_a_checkpoint(
 def test_the_best_weights_are_kept_also_across_an_interruption(
     tiny: MetaTrainSettings, data_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = replace(tiny, num_episodes=24, validation_every=1, keep_best=True, learning_rate=3e-2)
+    settings = replace(
+        tiny, num_episodes=16, episodes_per_round=2, validation_every=2, keep_best=True, learning_rate=3e-2
+    )
     whole = train(settings, tmp_path / "whole", data_root)
     scores = [row["validation_accuracy"] for row in read_curves(whole.run_folder / "curves.parquet")]
     means = [np.mean(list(score.values())) for score in scores if score]
-    assert whole.best_round == int(np.argmax(means)) + 1 and len(means) == 6
+    assert whole.best_round == 2 * (int(np.argmax(means)) + 1) and len(means) == 4
     assert np.mean([score.accuracy for score in whole.validation.values()]) == pytest.approx(max(means))
 
     learn, calls = EpisodeWorker.learn, [0]
 
     def interrupted(*args: Any) -> Any:
         calls[0] += 1
-        if calls[0] == 4 * 4 + 2:
+        if calls[0] == 2 * 5 + 2:
             raise KeyboardInterrupt
         return learn(*args)
 
@@ -154,7 +156,7 @@ def test_the_best_weights_are_kept_also_across_an_interruption(
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "cut", data_root)
     resumed = train(settings, tmp_path / "cut", data_root)
-    assert resumed.resumed_round == 4
+    assert resumed.resumed_round == 5
     assert (resumed.weights_hash, resumed.best_round) == (whole.weights_hash, whole.best_round)
     assert len(list(resumed.run_folder.glob("checkpoints/best-*"))) <= settings.checkpoints_kept
 
@@ -201,13 +203,14 @@ def steps_with(listener: Listener, ending: str) -> Sequence[int]:
 @pytest.mark.slow
 def test_learning_happens_on_classes_never_trained_on(data_root: str, tmp_path: Path, tiny: MetaTrainSettings) -> None:
     settings = replace(
-        tiny, num_episodes=240, episodes_per_round=2, way=(5, 5), shot=(2, 2), learning_rate=3e-3, augment=False,
-        validation_episodes=20, validation_every=60, validation_way=4, checkpoint_every=1000,
+        tiny, num_episodes=120, episodes_per_round=2, way=(5, 5), shot=(2, 2), learning_rate=6e-3, augment=False,
+        validation_episodes=10, validation_every=30, validation_way=4, checkpoint_every=1000,
     )  # fmt: skip
     listener = Listener()
     result = train(settings, tmp_path, data_root, run_logger=listener)
     rows = read_curves(result.run_folder / "curves.parquet")
-    first, last = (np.mean([row["loss"] for row in part]) for part in (rows[:15], rows[-15:]))
+    first, last = (np.mean([row["loss"] for row in part]) for part in (rows[:10], rows[-10:]))
     assert last < 0.7 * first
     assert result.validation["stripes"].accuracy > 0.34  # chance is 0.25
-    assert steps_with(listener, "/stripes") == [59, 119, 120] and len(steps_with(listener, "/loss")) == 120
+    assert steps_with(listener, "validation_accuracy/stripes") == [29, 59, 60]
+    assert steps_with(listener, "validation_half_width/stripes") == [29, 59] and len(steps_with(listener, "/loss")) == 60
