@@ -43,8 +43,9 @@ def hoard() -> list[bytearray]:
 
 
 def hoard_and_hang() -> None:
-    """Take the memory beside a call that sits in native code, where no exception reaches."""
-    threading.Timer(1.0, hoard).start()
+    """Take the memory, and keep it, beside a call that sits in native code, where no exception reaches."""
+    kept: list[list[bytearray]] = []
+    threading.Timer(1.0, lambda: kept.append(hoard())).start()
     time.sleep(3600)
 
 

@@ -7,6 +7,7 @@ and never touches.) A call that does not react, deep in native code, ends with i
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
 from pathlib import Path
@@ -72,9 +73,13 @@ class MemoryWatch:
 
 
 def _after_trimming(limit: int) -> int:
-    """Return the resident memory; where it is too much, freed memory that was kept is given back first."""
+    """Return the resident memory; where it is too much, freed memory that was kept is given back first.
+
+    An error keeps what its task had taken in a cycle of references: the next task is not to blame for it.
+    """
     if (taken := resident_bytes()) <= limit:
         return taken
+    gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):
