@@ -45,6 +45,8 @@ def test_run_folder_holds_what_the_result_says(undisturbed: TrainingResult) -> N
     found = load_checkpoint(undisturbed.weights_path)
     assert found.hash == undisturbed.weights_hash and found.card.initialization == "meta_trained"
     assert found.head_scale is not None and found.head_scale != 10.0
+    assert found.card.hours is not None and 0 <= found.card.hours < 1 and found.card.machine
+    assert (found.card.initial, found.card.teacher) == ("", "")
     assert found.card.metrics == {"validation_accuracy/stripes": undisturbed.validation["stripes"].accuracy}
     assert [row["round"] for row in read_curves(folder / "curves.parquet")] == [0, 1, 2]
     assert (folder / "_SUCCESS").exists() and json.loads((folder / "run.json").read_text())["exit_code"] == 0
@@ -129,6 +131,8 @@ def test_it_can_start_from_a_checkpoint(
     result = train(settings, tmp_path, data_root)
     moved = np.abs(weights_of(result) - weights_of(undisturbed)) / (1e-2 + np.abs(weights_of(undisturbed)))
     assert result.run_folder.name != undisturbed.run_folder.name and np.median(moved) < 1e-3
+    card, before = (load_checkpoint(found.weights_path).card for found in (result, undisturbed))
+    assert card.initial == before.content_hash and card.hours >= before.hours and before.data in card.data
 
 
 @pytest.mark.slow
@@ -213,4 +217,5 @@ def test_learning_happens_on_classes_never_trained_on(data_root: str, tmp_path: 
     assert last < 0.7 * first
     assert result.validation["stripes"].accuracy > 0.34  # chance is 0.25
     assert steps_with(listener, "validation_accuracy/stripes") == [29, 59, 60]
-    assert steps_with(listener, "validation_half_width/stripes") == [29, 59] and len(steps_with(listener, "/loss")) == 60
+    assert steps_with(listener, "validation_half_width/stripes") == [29, 59]
+    assert len(steps_with(listener, "/loss")) == 60

@@ -57,9 +57,10 @@ def undisturbed(small: PretrainSettings, data_root: str, tmp_path_factory: pytes
     return train(small, tmp_path_factory.mktemp("pretrain"), data_root)
 
 
-def test_the_run_leaves_a_checkpoint_of_kind_pretrained(undisturbed: TrainingResult) -> None:
+def test_the_run_leaves_a_checkpoint_of_kind_pretrained(undisturbed: TrainingResult, teacher: Path) -> None:
     found = load_checkpoint(undisturbed.weights_path)
     assert found.card.initialization == "pretrained" and found.head_scale is None
+    assert load_checkpoint(teacher).hash in found.card.teacher and found.card.hours is not None and found.card.machine
     assert undisturbed.num_rounds == 4  # 12 classes x 6 images x 3 views / (24 x 2)
     assert len(read_curves(undisturbed.run_folder / "curves.parquet")) == 4
     assert list(undisturbed.run_folder.parent.glob("views-*/shard-*.safetensors"))

@@ -22,6 +22,40 @@ _LENGTH_BYTES = 8
 _PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle protocol 2 or later; torch's zip around one
 
 
+class Accuracy(BaseModel):
+    """Mean accuracy over episodes (a share) and half the width of its 95 % t-interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    mean: float
+    half_width: float
+    num_episodes: int
+
+
+class Evaluation(BaseModel):
+    """Figures of target domains that no training saw, by nearest prototype and without adaptation.
+
+    Attributes
+    ----------
+    protocol
+        Way, shot, query, pixels, distance, seed.
+    domains
+        Content hash of each domain.
+    accuracy
+        By domain, then by what was measured: ``weights`` (the checkpoint's), ``random``, ``raw_pixels`` and, where it
+        was at hand, ``teacher``. All on the same episodes.
+    verdicts
+        Targets with what was reached, in words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    protocol: str
+    domains: dict[str, str]
+    accuracy: dict[str, dict[str, Accuracy]]
+    verdicts: tuple[str, ...] = ()
+
+
 class CheckpointCard(BaseModel):
     """Provenance of a checkpoint, stored as JSON in the safetensors header.
 
@@ -41,6 +75,18 @@ class CheckpointCard(BaseModel):
         Command line that made the weights, what they were trained on, figures measured on them.
     licence, source
         Licence and origin of the weights.
+    teacher
+        Network that was imitated, with its licence; empty: none.
+    initial
+        Content hash of the weights the training started from; empty: drawn from the seed.
+    hours
+        Wall time of the trainings that led here, as far as checkpoints recorded it; None: not a training's.
+    machine
+        What it was made on.
+    evaluation
+        ``tinytrain weights evaluate``'s figures.
+    notes
+        What else a reader should know, such as a target that was missed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -55,6 +101,12 @@ class CheckpointCard(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     licence: str = ""
     source: str = ""
+    teacher: str = ""
+    initial: str = ""
+    hours: float | None = None
+    machine: str = ""
+    evaluation: Evaluation | None = None
+    notes: str = ""
 
 
 def checkpoint_files(root: Path) -> Iterator[Path]:

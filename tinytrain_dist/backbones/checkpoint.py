@@ -79,6 +79,12 @@ def save_checkpoint(path: Path, backbone: Backbone, card: CheckpointCard, *, hea
     return found
 
 
+def save_with_card(found: Checkpoint, path: Path, card: CheckpointCard) -> None:
+    """Write a checkpoint with another card to ``path``; its content hash stays."""
+    written = save_checkpoint(path, found.build(), card, head_scale=found.head_scale)
+    assert written == found.hash, f"{path}: {written} is not {found.hash}"
+
+
 def load_checkpoint(path: Path, *, backbone: str | None = None) -> Checkpoint:
     """Read a checkpoint, refusing everything that is not exactly one.
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from tinytrain_dist.backbones.card import CheckpointCard, read_header
+from tinytrain_dist.backbones.card import CheckpointCard, read_card, read_header
 from tinytrain_dist.backbones.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tinytrain_dist.backbones.flat_state import flat_to_state
 from tinytrain_dist.backbones.network import Backbone
@@ -88,6 +88,10 @@ class CheckpointFolder:
         for path in self.folder.glob("best-*.weights.safetensors"):
             if path not in named:
                 path.unlink(missing_ok=True)
+
+    def card(self, round_index: int) -> CheckpointCard:
+        """Return the card of the checkpoint after so many rounds."""
+        return read_card(self._paths(round_index)[0])
 
     def rounds(self) -> list[int]:
         """Return the rounds that have a learner file, ascending."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tinytrain_dist.backbones.card import CheckpointCard
 from tinytrain_dist.backbones.checkpoint import checkpoint_hash, load_checkpoint
 from tinytrain_dist.backbones.flat_state import FlatState, state_to_flat
 from tinytrain_dist.backbones.network import Backbone, build_backbone
@@ -14,11 +15,12 @@ from tinytrain_dist.metatraining.training_settings import TrainingSettings
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InitialWeights:
-    """Where a training starts; ``hash`` stands for it in the run's identity."""
+    """Where a training starts; ``hash`` stands for it in the run's identity, ``card`` is the checkpoint's, if one."""
 
     weights: FlatState
     scale: float
     hash: str
+    card: CheckpointCard | None = None
 
 
 def initial_weights(settings: TrainingSettings) -> InitialWeights:
@@ -26,7 +28,8 @@ def initial_weights(settings: TrainingSettings) -> InitialWeights:
     backbone = build_backbone(settings.backbone, resolution=settings.resolution, seed=settings.seed)
     if (path := settings.initial_path()) is not None:
         found = load_checkpoint(path, backbone=settings.backbone)
-        return InitialWeights(weights=found.state, scale=found.head_scale or settings.scale, hash=found.hash)
+        scale = found.head_scale or settings.scale
+        return InitialWeights(weights=found.state, scale=scale, hash=found.hash, card=found.card)
     close_residual_branches(backbone)
     weights = state_to_flat(backbone)
     return InitialWeights(

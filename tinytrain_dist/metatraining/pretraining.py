@@ -51,8 +51,10 @@ class PretrainStage:
         pool: ViewPool,
         objective: Objective,
         labels: Ints,
+        teacher: str,
     ) -> None:
         self.settings, self.domains, self.weights = settings, domains, initial.weights
+        self.before, self.teacher = initial.card, teacher
         num_features = layer_graph(settings.backbone).feature_channels
         self.head = objective.initial_head(num_features, scale=settings.scale, seed=settings.seed)
         self._images = pool.images
@@ -126,7 +128,10 @@ def pretrain(
             name=settings.objective, num_outputs=outputs, temperature=settings.temperature,
             relation_weight=settings.relation_weight,
         )  # fmt: skip
-        stage = PretrainStage(settings, domains, initial, pool=pool, objective=objective, labels=source.label_of)
+        imitated = "" if teacher is None else f"{teacher.source}, {teacher.hash}"
+        stage = PretrainStage(
+            settings, domains, initial, pool=pool, objective=objective, labels=source.label_of, teacher=imitated
+        )
         run = TrainingRun(stage, validation, folder, run_logger or SilentRunLogger(), command=command)
         factory_args = (settings.backbone, settings.resolution, tuple(roots), objective)
         with open_worker_group(executor, BatchWorker, *factory_args) as group:

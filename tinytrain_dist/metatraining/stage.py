@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tinytrain_dist.backbones.card import Initialization
+from tinytrain_dist.backbones.card import CheckpointCard, Initialization
 from tinytrain_dist.backbones.flat_state import FlatState
 from tinytrain_dist.data.domain import Domain
 from tinytrain_dist.metatraining.training_settings import TrainingSettings
@@ -31,6 +31,10 @@ class Stage(Protocol):
         Where it starts: flat weights, and what is trained beside them (the scale of the cosine head first).
     keeps_scale
         Whether the trained scale belongs to the final checkpoint.
+    before
+        Card of the checkpoint it starts from; None: drawn from the seed.
+    teacher
+        Network that is imitated, with its licence; empty: none.
     """
 
     name: StageName
@@ -40,6 +44,8 @@ class Stage(Protocol):
     weights: FlatState
     head: FlatState
     keeps_scale: bool
+    before: CheckpointCard | None
+    teacher: str
 
     @property
     def settings(self) -> TrainingSettings:

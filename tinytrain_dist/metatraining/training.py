@@ -38,6 +38,7 @@ class MetaTrainStage:
         self.settings = settings
         self.domains, self.num_rounds = domains, settings.num_rounds
         self.weights, self.head = initial.weights, np.array([initial.scale], dtype=np.float32)
+        self.before, self.teacher = initial.card, ""
 
     def slots(self, round_index: int) -> Sequence[Slot]:
         """Return the episodes of a round."""

@@ -24,6 +24,7 @@ from tinytrain_dist.metatraining.learner import Learner
 from tinytrain_dist.metatraining.replica import SlotResult
 from tinytrain_dist.metatraining.run_folder import RunFolder
 from tinytrain_dist.metatraining.stage import Stage, TrainingResult
+from tinytrain_dist.metatraining.training_card import seconds_so_far, training_card
 from tinytrain_dist.metatraining.validation import Validation, ValidationScore, mean_accuracy
 
 _log = logger(__name__)
@@ -56,9 +57,11 @@ class TrainingRun:
         self._checkpoints = CheckpointFolder(folder.checkpoints, folder.identity_hash, stage.settings.checkpoints_kept)
         self._curves: list[CurveRow] = []
         self._best: Best | None = None
+        self._started, self._earlier_s = time.monotonic(), 0.0
 
     def execute(self, group: WorkerGroup, start: float) -> TrainingResult:
         """Do the rounds that are missing, validate, write the final checkpoint."""
+        self._started = start
         self._folder.write(settings=asdict(self._settings), versions=_versions(), exit_code=None)
         resumed = self._resume()
         self._train(group)
@@ -76,6 +79,7 @@ class TrainingRun:
         if found is None:
             return None
         resumed, self._best = found
+        self._earlier_s = seconds_so_far(self._checkpoints.card(resumed), self._stage.before)
         _log.info("%s: continued from the checkpoint of round %d", self._folder.path, resumed)
         self._curves = [row for row in read_curves(self._folder.curves) if row["round"] < resumed]
         return resumed
@@ -191,12 +195,10 @@ class TrainingRun:
         return weights_hash
 
     def _card(self, metrics: dict[str, float]) -> CheckpointCard:
-        domains = self._stage.domains.items()
-        return CheckpointCard(
-            initialization=self._stage.initialization, resolution=self._settings.resolution, command=self._command,
-            data=", ".join(f"{name} (train classes, {domain.content_hash})" for name, domain in domains),
-            metrics=metrics, source=f"tinytrain_dist {__version__}, run {self._folder.run_id}",
-        )  # fmt: skip
+        seconds = self._earlier_s + time.monotonic() - self._started
+        return training_card(
+            self._stage, command=self._command, run_id=self._folder.run_id, seconds=seconds, metrics=metrics
+        )
 
 
 def _accuracies(scores: dict[str, ValidationScore]) -> dict[str, float]:

@@ -42,7 +42,7 @@ class EpisodesConfig:
 
 @dataclass
 class BackboneConfig:
-    """Network and initial weights: a checkpoint file, ``random``, or ``meta_train`` (run that stage first)."""
+    """Network and initial weights: a checkpoint file, ``shipped`` (the package's), ``random``, or ``meta_train``."""
 
     name: str = "mcunet"
     resolution: int = 84
@@ -169,8 +169,8 @@ class MetaTrainConfig:
     """ProtoNet meta-training on the train classes of the source domains.
 
     ``domain_weights`` null draws every domain equally often; ``initial_weights`` is a checkpoint file,
-    ``pretrain`` (run that stage first) or null (random); ``way``, ``shot`` and ``query`` are the smallest and
-    largest value of an episode.
+    ``shipped``, ``pretrain`` (run that stage first) or null (random); ``way``, ``shot`` and ``query`` are the
+    smallest and largest value of an episode.
     """
 
     domains: list[str] = field(default_factory=lambda: ["emoji", "icons"])

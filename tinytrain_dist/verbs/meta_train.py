@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.logs import start_logging
@@ -47,6 +48,8 @@ def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: st
         pretrain_settings(config)  # what is wrong with it is said before anything starts
         before = run_pretraining(config, root=root, command=command)
         settings = replace(settings, initial_weights=str(before.weights_path))
+    elif settings.initial_weights == SHIPPED:
+        settings = replace(settings, initial_weights=str(shipped_path(settings.backbone)))
     heard = TrainingLog()
     result = meta_train(
         settings,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.foundation.logs import start_logging
@@ -130,6 +131,8 @@ def given_weights(config: JobConfig) -> Path | None:
     """Return the checkpoint file the configuration names, ``None`` where it names a way to make one."""
     if config.backbone.weights in (RANDOM, META_TRAIN):
         return None
+    if config.backbone.weights == SHIPPED:
+        return shipped_path(config.backbone.name)
     return local_path(config.backbone.weights, what="backbone.weights")
 
 

@@ -1,4 +1,4 @@
-"""``tinytrain weights list | check | import``: checkpoints with their cards."""
+"""``tinytrain weights list | card | check | evaluate | import``: checkpoints with their cards."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from tinytrain_dist.backbones.flat_state import flat_to_state
 from tinytrain_dist.backbones.importers import IMPORTERS, Importer
 from tinytrain_dist.backbones.importers.wheels import CARRIED
 from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.backbones.shipped_weights import shipped_files
 from tinytrain_dist.foundation.errors import CheckpointError, ConfigError, ExitCode, nearest
 from tinytrain_dist.foundation.paths import local_path
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
+from tinytrain_dist.verbs.weights_card import show_card
+from tinytrain_dist.verbs.weights_evaluate import evaluate_weights
 
 _HELP = """usage: tinytrain weights ACTION [options]
 
-List, check or import checkpoints (safetensors files with a card).
+List, show, check, evaluate or import checkpoints (safetensors files with a card).
 
 actions:
-  list [DIR...]                                 checkpoints in folders, with their cards
+  list [DIR...]                                 shipped checkpoints, and those in folders, with their cards
+  card FILE_OR_BACKBONE                         all a checkpoint's card says; a backbone's name: the shipped one
   check FILE [--backbone NAME]                  read everything and say whether it can be used
+  evaluate FILE [--episodes N] [--out FILE]     measure it on unseen domains and write the figures into its card
   import FILE --backbone NAME --out FILE        convert a file of another project
 
 example:
@@ -34,7 +39,9 @@ example:
 
 def main(argv: list[str]) -> ExitCode:
     """Run one action of the verb."""
-    actions: dict[str, Callable[[list[str]], ExitCode]] = {"list": _list, "check": _check, "import": _import}
+    actions: dict[str, Callable[[list[str]], ExitCode]] = {
+        "list": _list, "card": show_card, "check": _check, "evaluate": evaluate_weights, "import": _import,
+    }  # fmt: skip
     if not argv or argv[0] in ("--help", "-h"):
         print(_HELP)
         return ExitCode.DONE if argv else ExitCode.USAGE
@@ -45,18 +52,21 @@ def main(argv: list[str]) -> ExitCode:
 
 def _list(argv: list[str]) -> ExitCode:
     parser = VerbParser(
-        "weights list", description="List the checkpoints in folders.", example="tinytrain weights list runs"
-    )
+        "weights list", description="List the shipped checkpoints and those in folders.",
+        example="tinytrain weights list runs",
+    )  # fmt: skip
     parser.add_argument("folders", nargs="*", metavar="DIR", default=["runs"], help="folders, searched with all inside")
     options = parser.parse(argv)
-    rows = [_row(path) for folder in options.folders for path in _checkpoints(folder, default=folder == "runs")]
+    rows = [_row(path) | {"shipped": True} for path in shipped_files().values()]
+    found = [path for folder in options.folders for path in _checkpoints(folder, default=folder == "runs")]
+    rows += [_row(path) | {"shipped": False} for path in found]
     if options.json:
         print_json(rows)
         return ExitCode.DONE
     for row in rows:
         shown = row.get("error") or f"{row['backbone']}  {row['initialization']}  {row['checkpoint']}"
-        print(f"{row['path']}  {shown}")
-    if not rows:
+        print(f"{row['path']}  {shown}{'  shipped' if row['shipped'] else ''}")
+    if not found:
         print(f"no checkpoints in {', '.join(options.folders)}")
     return ExitCode.DONE
 
