@@ -21,6 +21,7 @@ from tiny_simulation import add_method, chunks_of, rows_of, run, tiny_settings
 
 from tinytrain_dist.execution.executor import Outcome
 from tinytrain_dist.execution.needs import WorkerNeeds
+from tinytrain_dist.execution.ray_session import node_resources
 from tinytrain_dist.execution.settings import ExecutorSettings, cluster, open_executor
 from tinytrain_dist.foundation.errors import ClusterError, ExitCode
 from tinytrain_dist.simulation.engine import SimulationResult
@@ -214,6 +215,7 @@ def test_a_node_killed_with_chunks_in_flight_changes_nothing(
 
 def test_a_cluster_too_small_says_within_seconds_what_is_needed_and_what_there_is(nodes: Nodes, tmp_path: Path) -> None:
     nodes.remove()
+    wait_for(lambda: len(node_resources()) == 1, "the head to see that it is alone")
     needs = WorkerNeeds(num_cpus=3, resources=(("second", 1.0),))
     started = time.monotonic()
     with pytest.raises(ClusterError, match=r"CPU: needed 3, available 2; second: needed 1, available 0") as caught:

@@ -46,6 +46,9 @@ def test_what_an_earlier_task_left_behind_is_collected_before_a_later_one_is_bla
 def test_what_a_task_holds_itself_stops_it(no_collection: None) -> None:
     limit = resident_bytes() + 150 * MB
     kept = []
-    with pytest.raises(MemoryLimitError, match="executor.memory_bytes allows"), MemoryWatch(limit, ends_process=False):
+    with (
+        pytest.raises(MemoryLimitError, match=r"executor\.memory_bytes allows"),
+        MemoryWatch(limit, ends_process=False),
+    ):
         kept.append(bytearray(b"x") * (300 * MB))
         pause(5.0)

@@ -165,18 +165,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Start a Ray head with token authentication; gives the environment its clients need."""
+@contextlib.contextmanager
+def ray_head(mode: str, log: Path) -> Iterator[dict[str, str]]:
+    """Run a Ray head with authentication ``mode``, token or disabled; gives the environment its clients need."""
     folder = Path("/tmp") / f"ray-{secrets.token_hex(4)}"  # the path of its sockets may have 107 characters only
     port, dashboard = free_port(), free_port()
     client = environment(
-        RAY_AUTH_MODE="token",
+        RAY_AUTH_MODE=mode,
         RAY_AUTH_TOKEN=secrets.token_hex(32),
         RAY_USAGE_STATS_ENABLED="0",
         RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     )
-    log = tmp_path_factory.mktemp("head") / "log"
     ray = str(Path(sys.executable).with_name("ray"))
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -228,6 +227,23 @@ def submit(head: dict[str, str], *words: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [ray, *words], cwd=REPOSITORY, env=head, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+@pytest.fixture
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Give the environment of a client of a head with token authentication."""
+    with ray_head("token", tmp_path_factory.mktemp("head") / "log") as client:
+        yield client
+
+
+def test_without_authentication_a_submitted_job_gives_the_embedded_result(
+    tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    with ray_head("disabled", tmp_path / "log") as client:
+        without = {key: value for key, value in client.items() if key != "RAY_AUTH_TOKEN"}
+        done = submit(without, LONG, f"run.root={tmp_path}", "run.id=mine")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert document(tmp_path / "mine")["result_hash"] == undisturbed["result_hash"]
 
 
 def test_a_submitted_job_gives_the_embedded_result(
