@@ -72,7 +72,7 @@ def compose_call(call: Call) -> None:
 
 
 def _python(words: list[str]) -> None:
-    if words[0] == "-m" and words[1].startswith("benchmarks."):
+    if words[0] == "-m" and words[1].startswith(("benchmarks.", "tests.")):
         words = [f"{words[1].replace('.', '/')}.py", *words[2:]]
     elif words[0] == "-m":
         assert words[1] in ("tinytrain_dist", "venv", "pip", "pytest"), words
