@@ -5,17 +5,26 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from scipy.stats import spearmanr, t
+from scipy.stats import spearmanr
 
-from benchmarks.adaptation_grid import GRID_DEVICES, GRID_METHODS, devices, known_methods, our_grid, plain_grid
+from benchmarks.adaptation_grid import (
+    GRID_DEVICES,
+    GRID_METHODS,
+    GridTimes,
+    devices,
+    known_methods,
+    our_grid,
+    plain_grid,
+)
 from benchmarks.adaptation_stages import stages
-from benchmarks.adaptation_tasks import ARMS, FIVE_WAY, TWENTY_WAY, Workbench, cpu_seconds, in_turn, layers_plan
+from benchmarks.adaptation_tasks import ARMS, FIVE_WAY, Workbench, cpu_seconds, in_turn, layers_plan
 from benchmarks.plain_adaptation import plain_fine_tune
 from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, _Tuning, fine_tune, make_optimizer
+from tinytrain_dist.adaptation.settings import Mode
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.costs.macs import plan_macs
-from tinytrain_dist.data.domain import domain_names
+from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 
 PLAN_TARGETS = {
@@ -41,24 +50,25 @@ def measure_stages(bench: Workbench) -> None:
 def measure_plans(bench: Workbench) -> None:
     """One tuning by plan (CPU seconds; mean over the tasks)"""
     for name, plan in bench.plans.items():
-        seconds, accuracies = dict.fromkeys(ARMS, 0.0), {arm: list[float]() for arm in ARMS}
+        arms = ("plain", *ARMS)
+        seconds, accuracies = dict.fromkeys(arms, 0.0), {arm: list[float]() for arm in arms}
         for index in range(bench.num_tasks):
             episode = bench.episode(index)
-            found = in_turn({arm: partial(bench.tune, arm, episode, plan) for arm in ARMS}, repeats=bench.repeats)
+            found = in_turn({arm: partial(bench.tune, arm, episode, plan) for arm in arms}, repeats=bench.repeats)
             for arm, (spent, outcome) in found.items():
                 seconds[arm] += spent / bench.num_tasks
                 accuracies[arm].append(outcome.accuracy_after)
-        ratios = {arm: seconds["plain"] / seconds[arm] for arm in ("reference", "fast")}
+        ratios = {arm: seconds["plain"] / seconds[arm] for arm in ARMS}
         words = [
-            f"{arm} {seconds[arm]:6.2f} ({ratios[arm]:4.1f}x{_target(name, i, ratios[arm])})"
-            for i, arm in enumerate(ratios)
+            f"{arm} {seconds[arm]:6.2f} ({ratios[arm]:4.1f}x{_target(name, ARMS[arm][0], ratios[arm])})"
+            for arm in ratios
         ]
         means = " / ".join(f"{100 * np.mean(a):.1f}" for a in accuracies.values())
         print(f"  {name:14s} plain {seconds['plain']:6.2f}   {'   '.join(words)}   accuracy {means}", flush=True)
 
 
-def _target(name: str, index: int, ratio: float) -> str:
-    return f", {verdict(ratio, PLAN_TARGETS[name][index])}" if name in PLAN_TARGETS else ""
+def _target(name: str, mode: Mode, ratio: float) -> str:
+    return f", {verdict(ratio, PLAN_TARGETS[name][mode == 'fast'])}" if name in PLAN_TARGETS else ""
 
 
 def measure_grid(bench: Workbench) -> None:
@@ -69,10 +79,7 @@ def measure_grid(bench: Workbench) -> None:
             print(f"  SKIPPED: no method {name}")
     for index in range(bench.num_tasks):
         episode = bench.episode(index)
-        arms = {
-            "reference": lambda episode=episode: our_grid(bench.task(episode), profiles, methods),
-            "fast": lambda episode=episode: our_grid(bench.task(episode, "fast"), profiles, methods),
-        }
+        arms = {arm: partial(_our_grid, bench, episode, arm) for arm in ARMS}
         ours = {mode: result for mode, (_, result) in in_turn(arms, repeats=bench.repeats).items()}
         first = ours["reference"]
         decided = {key: (first.plans[key], n) for key, n in first.counts.items()}
@@ -80,9 +87,10 @@ def measure_grid(bench: Workbench) -> None:
         print(f"  task {index}: {len(methods)} methods x {len(profiles)} devices ({', '.join(GRID_DEVICES)})")
         print(f"  distinct tinytrain plans {sum(name == 'tinytrain' for name, _ in decided)}")
         print(f"  plain {plain:.1f} (each distinct plan run once, counted once per device), with memo {once:.1f}")
-        for i, (mode, times) in enumerate(ours.items()):
+        for mode, times in ours.items():
             over = {"over plain": plain / times.seconds, "over plain with memo": once / times.seconds}
-            words = [f"{value:.1f}x {key} ({verdict(value, GRID_TARGETS[key][i])})" for key, value in over.items()]
+            fast = ARMS[mode][0] == "fast"
+            words = [f"{value:.1f}x {key} ({verdict(value, GRID_TARGETS[key][fast])})" for key, value in over.items()]
             print(f"  ours {mode:9s} {times.seconds:6.1f}   {'   '.join(words)}")
             by_method = {n: sum(s for (m, _), s in times.tunings.items() if m == n) for n in methods}
             print("    tunings: " + ", ".join(f"{n} {s:.2f}" for n, s in by_method.items()))
@@ -94,6 +102,10 @@ def measure_grid(bench: Workbench) -> None:
                     f"Fisher + one decision {100 * selection / mean:.1f} % of a tinytrain tuning ({mean:.2f} s)"
                     f"; target 5 {'reached' if selection < 0.05 * mean else 'MISSED'}"
                 )
+
+
+def _our_grid(bench: Workbench, episode: tuple[str, Episode], arm: str) -> GridTimes:
+    return our_grid(bench.task(episode, arm), devices(), known_methods())
 
 
 def measure_macs_order(bench: Workbench) -> None:
@@ -153,22 +165,3 @@ def measure_float64(bench: Workbench) -> None:
         same = plain.accuracy_after == ours.accuracy_after
         print(f"  {name:14s} losses {gap:.1e}, accuracy {'equal' if same else 'DIFFERENT'}"
               f" ({'reached' if gap <= 1e-10 else 'MISSED'})", flush=True)  # fmt: skip
-
-
-def measure_accuracy(bench: Workbench) -> None:
-    """Accuracy of fast minus reference, paired, over all domains (target: 95 % interval within +-0.5 points)"""
-    if bench.accuracy_tasks < 2:
-        print("  not measured; --accuracy-tasks N")
-        return
-    names, gaps = domain_names(()), list[float]()
-    plan = bench.plans["3 layers 50 %"]
-    for index in range(bench.accuracy_tasks):
-        episode = bench.episode(index // len(names), domain=names[index % len(names)], settings=TWENTY_WAY)
-        fast, reference = (bench.tune(arm, episode, plan).accuracy_after for arm in ("fast", "reference"))
-        if fast is not None and reference is not None:
-            gaps.append(100 * (fast - reference))
-    half = float(t.ppf(0.975, len(gaps) - 1) * np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
-    low, high = np.mean(gaps) - half, np.mean(gaps) + half
-    inside = low >= -0.5 and high <= 0.5
-    print(f"  {np.mean(gaps):+.2f} points, 95 % interval {low:+.2f} to {high:+.2f} over {len(gaps)} tasks "
-          f"({'reached' if inside else 'MISSED or too few tasks'})")  # fmt: skip

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.adaptation_grid import SELECTION, question_of
-from benchmarks.adaptation_tasks import Workbench
+from benchmarks.adaptation_tasks import ARMS, Workbench
 from tinytrain_dist.adaptation.fine_tuning import fine_tune
 from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_information
 from tinytrain_dist.adaptation.methods import METHODS
-from tinytrain_dist.adaptation.settings import Mode
 from tinytrain_dist.costs.profile_files import load_profile
 
 DEVICE = "raspberry_pi_zero_2"
 LIMIT_SHARE = 0.05
-MODES: tuple[Mode, ...] = ("reference", "fast")
 
 
 @dataclass
@@ -48,27 +46,27 @@ class SelectionTimes:
         return (self.fisher + self.decision) / self.tuning
 
 
-def selection_times(bench: Workbench, mode: Mode) -> SelectionTimes:
+def selection_times(bench: Workbench, arm: str) -> SelectionTimes:
     """Return the smallest times of the repeats, each on a fresh task."""
-    return min((_once(bench, mode) for _ in range(bench.repeats)), key=lambda times: times.share)
+    return min((_once(bench, arm) for _ in range(bench.repeats)), key=lambda times: times.share)
 
 
 def measure_selection(bench: Workbench) -> None:
     """Selection beside one tuning of its plan (CPU seconds)"""
-    for mode in MODES:
-        found = selection_times(bench, mode)
+    for arm in ARMS:
+        found = selection_times(bench, arm)
         verdict = "reached" if found.share < LIMIT_SHARE else "MISSED"
         print(
-            f"  {mode:9s} Fisher {found.fisher:.3f} + plan {found.decision:.3f} = {100 * found.share:.1f} % of a tuning"
+            f"  {arm:9s} Fisher {found.fisher:.3f} + plan {found.decision:.3f} = {100 * found.share:.1f} % of a tuning"
             f" of {found.num_layers} layers ({found.tuning:.2f}); limit {100 * LIMIT_SHARE:.0f} % {verdict};"
             f" the frozen layers below, which the tuning needs too: {found.prefix:.3f}"
             f" ({100 * (found.share + found.prefix / found.tuning):.1f} % with them)"
         )
 
 
-def _once(bench: Workbench, mode: Mode) -> SelectionTimes:
+def _once(bench: Workbench, arm: str) -> SelectionTimes:
     episode = bench.episode(0)
-    task = bench.task(episode, mode)
+    task = bench.task(episode, arm)
     inspected = bench.graph.last_blocks(SELECTION.inspect_blocks)
     first = min(inspected)
     prefix, _ = _timed(lambda: (task.support_state(first), task.pseudo_state(0, first)))
@@ -80,7 +78,7 @@ def _once(bench: Workbench, mode: Mode) -> SelectionTimes:
         return result
 
     decision, decided = _timed(lambda: METHODS["tinytrain"].decide(question_of(task, profile, known)))
-    tuning, _ = _timed(lambda: fine_tune(bench.task(episode, mode), decided.plan))
+    tuning, _ = _timed(lambda: fine_tune(bench.task(episode, arm), decided.plan))
     layers = len(decided.plan.updates)
     return SelectionTimes(prefix=prefix, fisher=fisher, decision=decision, tuning=tuning, num_layers=layers)
 
