@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import REPOSITORY
+from paper_data import write_paper_data
 from PIL import Image
 
 from tinytrain_dist.backbones.card import CheckpointCard
@@ -33,7 +34,7 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout's files by link, ``runs/mine``, ``mcunet.safetensors``, ``my_photos/``, ``networks.csv``."""
+    """A checkout's files by link, ``runs/mine``, ``mcunet.safetensors``, ``my_photos/``, ``networks.csv``, ``records/``."""
     folder = tmp_path_factory.mktemp("docs")
     for name in COPIED:
         if (REPOSITORY / name).exists():
@@ -43,6 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = CheckpointCard(initialization="random", resolution=84)
     save_checkpoint(folder / "mcunet.safetensors", build_backbone("mcunet", seed=1), card)
     _photos(folder / "my_photos")
+    write_paper_data(folder)
     shutil.copyfile(REPOSITORY / "device_profiles/measurements/inference.csv", folder / "networks.csv")
     with contextlib.chdir(folder):
         assert main(["simulate", *TINY, "run.id=mine", "backbone.weights=mcunet.safetensors"]) == 0
