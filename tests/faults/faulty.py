@@ -18,7 +18,7 @@ from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation import worker
 
 NAME = "misbehaves"
-PIECE_BYTES, MOST_PIECES = 64 << 20, 40
+PIECE_BYTES, MOST_PIECES = 64 << 20, 26
 
 
 def hang() -> None:

@@ -228,12 +228,12 @@ def test_the_only_node_that_is_large_enough_dies_and_comes_back(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.add()
-    settings = misbehaving(num_tasks=20, dispatch=chunks_of(0.2))
+    settings = misbehaving(num_tasks=10, dispatch=chunks_of(0.2))
     use(monkeypatch, Misbehaves({}))
     wanted = run(settings, tmp_path / "clean")
     use(monkeypatch, Misbehaves({}, seconds=0.3))
     needs = WorkerNeeds(resources=(("second", 1.0),))
-    executor = ExecutorSettings(needs=needs, patience_s=2.0)
+    executor = ExecutorSettings(needs=needs, patience_s=1.0)
 
     def remove() -> None:
         wait_for(lambda: list((tmp_path / "runs").glob("mine/shards/*.parquet")), "a first shard")
