@@ -34,7 +34,7 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout's files by link, ``runs/mine``, ``mcunet.safetensors``, ``my_photos/``, ``networks.csv``, ``records/``."""
+    """A checkout's files by link, ``runs/mine``, ``mcunet.safetensors``, ``my_photos/``, ``records/`` and others."""
     folder = tmp_path_factory.mktemp("docs")
     for name in COPIED:
         if (REPOSITORY / name).exists():

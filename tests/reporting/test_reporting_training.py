@@ -7,13 +7,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from synthetic_run import Row, failed_row, grid_rows
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.metatraining.curves import CurveRow, write_curves
-from tinytrain_dist.reporting.training_log import TrainingLog, read_speed
+from tinytrain_dist.reporting.training_log import SPEED_FILE, TrainingLog, read_speed
 from tinytrain_dist.reporting.training_page import MAX_POINTS, render_training_page, thinned, training_document
 from tinytrain_dist.reporting.training_run import is_training, open_training
 from tinytrain_dist.reporting.wandb_training import MAX_STEPS, history
@@ -68,6 +70,22 @@ def test_the_page_of_a_training_holds_its_curves(training: Path) -> None:
     assert "Loss went from 1.042 to 0.052" in text
     assert HOSTILE not in text and "s3cr3t" not in text
     assert render_training_page(open_training(training)) == text
+
+
+def test_times_and_half_widths_reach_the_history_for_wandb(training: Path) -> None:
+    log = TrainingLog()
+    times = {"meta_train/seconds_on_workers": 1.5, "meta_train/seconds_of_step": 0.1}
+    log.log({"meta_train/validation_half_width/emoji": 0.02, "meta_train/seconds_of_validation": 3.0}, step=9)
+    log.log(times | {"meta_train/slots_per_second": 5.0, "meta_train/loss": 1.0}, step=9)
+    log.save(training)
+    found = dict(history(open_training(training)))[9]
+    assert found["validation_half_width/emoji"] == 0.02 and found["seconds_of_validation"] == 3.0
+    assert (found["seconds_on_workers"], found["seconds_of_step"], found["slots_per_second"]) == (1.5, 0.1, 5.0)
+
+
+def test_rates_kept_by_an_earlier_version_are_read(training: Path) -> None:
+    pq.write_table(pa.table({"round": pa.array([3], pa.int32()), "slots_per_second": [2.5]}), training / SPEED_FILE)
+    assert read_speed(training) == {3: 2.5} and open_training(training).speed == {3: 2.5}
 
 
 def test_rates_of_a_resumed_training_are_added(training: Path) -> None:

@@ -17,6 +17,8 @@ from tinytrain_dist.foundation.paths import atomic_write, inside
 
 _PREFIXES = {"meta_train": "meta", "pretrain": "pretrain"}
 RUN_FILE, SUCCESS_FILE, LOCK_FILE = "run.json", "_SUCCESS", ".lock"
+PICTURES = "episodes"
+"""Folder with pictures of sample episodes."""
 
 
 class RunFolder:

@@ -134,10 +134,12 @@ class TrainingRun:
         return row
 
     def _validate(self, row: CurveRow, group: WorkerGroup) -> None:
+        start = time.monotonic()
         scores = self._validation.scores(self._learner.weights, group)
+        spent = {f"{self._stage.name}/seconds_of_validation": time.monotonic() - start}
         row["validation_accuracy"] = {name: value.accuracy for name, value in scores.items()}
         widths = {f"{self._stage.name}/validation_half_width/{n}": value.half_width for n, value in scores.items()}
-        self._run_logger.log(widths, step=row["round"])
+        self._run_logger.log(widths | spent, step=row["round"])
         if not (self._settings.keep_best or self._settings.patience):
             return
         mean = mean_accuracy(scores)

@@ -11,19 +11,25 @@ from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.foundation.paths import local_path
 from tinytrain_dist.foundation.redaction import redact
 from tinytrain_dist.metatraining.curves import CurveRow, read_curves
-from tinytrain_dist.reporting.training_log import read_speed
+from tinytrain_dist.metatraining.run_folder import PICTURES
+from tinytrain_dist.reporting.training_log import RATE, read_figures
 
 KINDS = {"meta_train": "Meta-training", "pretrain": "Pre-training"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A training, read-only; ``record`` is run.json with every secret replaced, ``speed`` slots per second by round."""
+    """A training, read-only; ``record`` is run.json with every secret replaced, ``figures`` what was heard by round."""
 
     path: Path
     record: dict[str, Any]
     curves: list[CurveRow]
-    speed: dict[int, float]
+    figures: dict[int, dict[str, float]]
+
+    @property
+    def speed(self) -> dict[int, float]:
+        """Return slots per second by round."""
+        return {number: own[RATE] for number, own in self.figures.items() if RATE in own}
 
     @property
     def kind(self) -> str:
@@ -48,6 +54,11 @@ class TrainingRun:
         return self.path / "weights.safetensors"
 
     @property
+    def pictures(self) -> list[Path]:
+        """Return the pictures of sample episodes."""
+        return sorted((self.path / PICTURES).glob("*.png"))
+
+    @property
     def finished(self) -> bool:
         """Return whether the run ended well."""
         return (self.path / "_SUCCESS").exists()
@@ -64,7 +75,8 @@ def open_training(location: str | Path) -> TrainingRun:
     if _kind(path / "run.json") not in KINDS:
         raise StorageError(f"{path}: holds no meta-training or pre-training")
     record = redact(json.loads((path / "run.json").read_text(encoding="utf-8")))
-    return TrainingRun(path=path, record=record, curves=read_curves(path / "curves.parquet"), speed=read_speed(path))
+    curves = read_curves(path / "curves.parquet")
+    return TrainingRun(path=path, record=record, curves=curves, figures=read_figures(path))
 
 
 def _kind(file: Path) -> str | None:

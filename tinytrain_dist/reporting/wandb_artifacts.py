@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinytrain_dist.backbones.card import read_card
+from tinytrain_dist.foundation.errors import CheckpointError
+from tinytrain_dist.foundation.redaction import redact
 from tinytrain_dist.reporting.runs import RunResults
 
 _ENTRY = "weights.safetensors"
@@ -45,9 +48,18 @@ def checkpoint_of(run: RunResults) -> Checkpoint | None:
 
 def checkpoint_artifact(wandb: Any, checkpoint: Checkpoint) -> Any:
     """Return the artifact of a checkpoint: the same for the run that makes it and the runs that use it."""
-    artifact = wandb.Artifact(f"checkpoint-{checkpoint.hash}", type="model", metadata={"hash": checkpoint.hash})
+    metadata = {"hash": checkpoint.hash, "card": _card(checkpoint.path)}
+    artifact = wandb.Artifact(f"checkpoint-{checkpoint.hash}", type="model", metadata=metadata)
     artifact.add_file(str(checkpoint.path), _ENTRY, policy="immutable", skip_cache=True)
     return artifact
+
+
+def _card(path: Path) -> Any:
+    """Return a checkpoint's card as JSON values, None where the file has none."""
+    try:
+        return redact(read_card(path).model_dump(mode="json"))
+    except CheckpointError:
+        return None
 
 
 def use_artifact(writer: Any, artifact: Any) -> None:

@@ -1,4 +1,4 @@
-"""One W&B run per training: settings, a history of its rounds, held-out accuracy, page and checkpoint."""
+"""One W&B run per training: settings, a history of its rounds, held-out accuracy, sample episodes, page, checkpoint."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ def history(run: TrainingRun) -> list[tuple[int, dict[str, float]]]:
     for row in [*run.curves[:-1:step], *run.curves[-1:]]:
         figures = {name: float(row[name]) for name in ("loss", "accuracy", "learning_rate", "head_scale")}
         figures |= {f"validation_accuracy/{k}": v for k, v in (row["validation_accuracy"] or {}).items()}
-        if row["round"] in run.speed:
-            figures["slots_per_second"] = run.speed[row["round"]]
+        figures |= run.figures.get(row["round"], {})
         rows.append((row["round"], figures))
     return rows
 
@@ -61,6 +60,8 @@ def history(run: TrainingRun) -> list[tuple[int, dict[str, float]]]:
 def _fill(wandb: Any, writer: Any, run: TrainingRun) -> None:
     for step, figures in history(run):
         writer.log(figures, step=step)
+    if run.pictures:
+        writer.log({"episodes": [wandb.Image(str(path), caption=path.stem) for path in run.pictures]})
     for name, score in run.validation.items():
         writer.summary.update({f"held_out/{name}/{key}": value for key, value in score.items()})
     page = run.path / PAGE_NAME

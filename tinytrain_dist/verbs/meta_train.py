@@ -10,6 +10,7 @@ from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.logs import start_logging
 from tinytrain_dist.foundation.progress import say
+from tinytrain_dist.metatraining.episode_pictures import save_episode_pictures
 from tinytrain_dist.metatraining.stage import TrainingResult
 from tinytrain_dist.metatraining.training import meta_train
 from tinytrain_dist.reporting.training_log import TrainingLog
@@ -61,5 +62,7 @@ def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: st
         run_logger=heard,
     )
     say_result(result, settings)
+    if not result.reused:
+        save_episode_pictures(settings, result.run_folder, roots=tuple(config.data.roots))
     say(f"page: {publish_training(config, result, heard)}")
     return result

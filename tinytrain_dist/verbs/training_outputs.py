@@ -15,7 +15,7 @@ from tinytrain_dist.verbs.settings_of import wandb_mode
 
 def publish_training(config: JobConfig, result: TrainingResult, heard: TrainingLog) -> Path:
     """Write the page of a training and, where anything was trained, its W&B run; returns the page's path."""
-    if heard.rates:
+    if heard.figures:
         heard.save(result.run_folder)
     run = open_training(result.run_folder)
     page = write_training_page(run)
