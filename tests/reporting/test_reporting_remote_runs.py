@@ -15,6 +15,8 @@ from tinytrain_dist.foundation.storage import Storage, open_storage
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.reading import read_run
 from tinytrain_dist.reporting.runs import open_run
+from tinytrain_dist.simulation.manifest import Manifest
+from tinytrain_dist.simulation.request import ShardRecord
 from tinytrain_dist.verbs import compare, report
 
 MakeRun = Callable[..., Path]
@@ -57,11 +59,21 @@ def test_side_folders_are_fetched_when_they_are_asked_for(make_run: MakeRun, s3_
     assert run.folder.files("curves") == []
 
 
+def write_manifest(folder: Path) -> None:
+    manifest = Manifest(open_storage(folder)).open()
+    for file in sorted((folder / "shards").iterdir()):
+        record = ShardRecord(
+            name=file.stem, domain="signs", ranges=(), cells=(), rows=0, failed_tasks=0, profiles={},
+            files={f"shards/{file.name}": "0"}, digest="0",
+        )  # fmt: skip
+        manifest.pending.append({"add": record.document()})
+    manifest.commit()
+
+
 def test_an_unfinished_run_shows_its_shards(make_run: MakeRun, s3_bucket: str) -> None:
     local = make_run()
     (local / "results").rename(local / "shards")
-    files = {f"shards/{file.name}": "0" for file in (local / "shards").iterdir()}
-    (local / "manifest.json").write_text(json.dumps({"shards": [{"files": files}]}))
+    write_manifest(local)
     upload(local, f"{s3_bucket}/run")
     reading = read_run(f"{s3_bucket}/run")
     assert reading.exit_code == ExitCode.PARTIAL
