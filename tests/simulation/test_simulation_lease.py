@@ -197,7 +197,7 @@ def test_a_service_that_stays_away_ends_the_run_before_others_may_start(
     monkeypatch.setenv("TINYTRAIN_STORAGE_RETRY_S", "0.01")
     silent._storage = open_storage(f"{s3_bucket}/run")
     time.sleep(0.45)
-    with pytest.raises(RunLockedError, match=rf"could not be renewed for .*{REFUSED} cannot be reached"):
+    with pytest.raises(StorageError, match=rf"could not be renewed for .*{REFUSED} cannot be reached"):
         silent.check()
 
 

@@ -118,14 +118,14 @@ class Lease:
                 _log.warning("%s: not renewed, trying again: %s", self._place, error)
 
     def check(self) -> None:
-        """Raise ``RunLockedError`` if the lease has been lost or could not be renewed for too long."""
+        """Raise ``RunLockedError`` if the lease has been lost, ``StorageError`` if it could not be renewed in time."""
         if self._clock() - self._renewed_at > 2 * self._times.beat_s:
             self.renew()
         if self._lost:
             raise RunLockedError(f"{self._place}: taken over by {self._lost}; this run stops and writes no more")
         overdue_s = self._clock() - self._renewed_at
         if overdue_s > self._times.safe_s:
-            raise RunLockedError(f"{self._place}: could not be renewed for {overdue_s:.0f} s: {self._trouble}")
+            raise StorageError(f"{self._place}: could not be renewed for {overdue_s:.0f} s: {self._trouble}")
 
     def _taken(self, found: tuple[bytes, str] | None, *, waited: float) -> bool:
         """Say whether the lease was ours to take as it was ``found``, having waited for ``waited`` seconds."""
