@@ -26,6 +26,7 @@ CHARTS = (
 )  # fmt: skip
 TABLES = ("devices-table", "domains-table", "fits-table", "troubles-table")
 pytestmark = [
+    pytest.mark.slow,  # a browser takes seconds to draw
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"no Chromium at {CHROMIUM} (set CHROMIUM)"),
 ]

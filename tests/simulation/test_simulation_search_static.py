@@ -98,6 +98,7 @@ def test_a_good_scheme_is_in_the_first_generation() -> None:
     assert ranked[0] == (known, 1.0)
 
 
+@pytest.mark.slow
 def test_the_found_scheme_says_how_it_was_found(tmp_path: Path) -> None:
     file = find(tmp_path / "found.yaml")
     assert read_scheme(tmp_path / "found.yaml") == file
@@ -110,6 +111,7 @@ def test_the_found_scheme_says_how_it_was_found(tmp_path: Path) -> None:
     assert sum((file.search.accuracy, file.search.fresh_accuracy)) >= max(map(sum, rivals))
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_ends_as_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = find(tmp_path / "whole.yaml")
     add, kept = ScoreFile.add, list[int]()
@@ -133,6 +135,7 @@ def test_an_interrupted_search_ends_as_an_undisturbed_one(tmp_path: Path, monkey
     assert find(tmp_path / "parts.yaml") == whole
 
 
+@pytest.mark.slow
 def test_more_generations_continue_from_the_scores_that_are_there(tmp_path: Path) -> None:
     find(tmp_path / "found.yaml")
     longer = Evolution(generations=3, population=3, seed=0)
