@@ -20,6 +20,7 @@ from tinytrain_dist.costs.extrapolation import (
 )
 from tinytrain_dist.costs.fit import COUNTER_ERRORS, fixed_bytes
 from tinytrain_dist.costs.intervals import Spans, factors, spans
+from tinytrain_dist.costs.latency import without_launches
 from tinytrain_dist.costs.latency_forms import NS_PER_MS
 from tinytrain_dist.costs.lifetime import lifetime_totals
 from tinytrain_dist.costs.lifetime_graph import INT8_RUNTIME, RuntimeRules
@@ -76,7 +77,9 @@ def price_table(
     for place in np.unique(given["device"]):
         rows = np.flatnonzero(given["device"] == place)
         profile, here = profiles[place], {name: values[rows] for name, values in given.items()}
-        times = plan_times(graph, plans, shares, profile, workload)
+        times = tuple(
+            plan_times(graph, plans, shares, by, workload) for by in dict.fromkeys((profile, without_launches(profile)))
+        )
         found = _device_columns(graph, here, features, counted[profile.fit_counter], times, profile, workload)
         for name, values in found.items():
             table[name][rows] = values
@@ -144,7 +147,7 @@ def _device_columns(
     cells: Mapping[str, Ints],
     features: PlanFeatures,
     counted: Ints,
-    times: PlanTimes,
+    times: tuple[PlanTimes, ...],
     profile: DeviceProfile,
     workload: Workload,
 ) -> dict[str, Any]:
@@ -244,7 +247,7 @@ def _training_distances(
 def _phases(
     cells: Mapping[str, Ints],
     features: PlanFeatures,
-    times: PlanTimes,
+    times: tuple[PlanTimes, ...],
     profile: DeviceProfile,
     workload: Workload,
     trains: Flags,
@@ -256,17 +259,27 @@ def _phases(
     plan, support, iterations = cells["plan"], cells["support_size"], cells["iterations"]
     images = _step_images(cells, workload)
     again = support * (workload.batch < images) if workload.images_per_iteration is None else 0 * support
-    forward = times.forward_ms[plan]
-    step = images * times.image_ms[plan] + again * forward + times.optimizer_ms[plan]
-    passes = iterations * (2 * -(-images // workload.batch) + -(-again // workload.batch))
-    passes = np.where(trains, passes, -(-support // workload.batch))
+    whole, body = times[0], times[-1]
+
+    def batches(count: Ints) -> Ints:
+        return -(-count // workload.batch)
+
+    def passed(kind: str, count: Ints) -> Column:
+        """Return the time of ``count`` images per cell: what an image takes, and what a batch launches once."""
+        with_launches, without = (np.broadcast_to(getattr(by, kind), len(whole.image_ms)) for by in (whole, body))
+        found: Column = count * without[plan]
+        return found if whole is body else found + batches(count) * (with_launches - without)[plan]
+
+    step = passed("image_ms", images) + passed("forward_ms", again) + whole.optimizer_ms[plan]
+    passes = iterations * (2 * batches(images) + batches(again))
+    passes = np.where(trains, passes, batches(support))
     per_byte = _ms_per_byte(profile)
     macs = features.forward_macs[plan]
     both = iterations * (images * (macs + features.backward_macs[plan]) + again * macs)
     phases: dict[str, Any] = {
         "load_ms": load_ms,
-        "selection_ms": images * times.fisher_ms,
-        "training_ms": np.where(trains, iterations * step, support * forward),
+        "selection_ms": passed("fisher_ms", images),
+        "training_ms": np.where(trains, iterations * step, passed("forward_ms", support)),
         "swap_ms": passes * (missing * per_byte),
     }
     return PhaseTimes(**phases), passes, np.where(trains, both, support * macs)

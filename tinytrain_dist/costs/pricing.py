@@ -20,7 +20,15 @@ from tinytrain_dist.costs.fit import (
     stored_parameter_bytes,
 )
 from tinytrain_dist.costs.intervals import factors, spans
-from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, load_ms, optimizer_step_ms, transfer_ms
+from tinytrain_dist.costs.latency import (
+    fisher_pass_ms,
+    forward_ms,
+    image_pass,
+    load_ms,
+    optimizer_step_ms,
+    transfer_ms,
+    without_launches,
+)
 from tinytrain_dist.costs.macs import Macs, fisher_macs, plan_macs
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
@@ -167,9 +175,14 @@ def macs_by_name(macs: Macs) -> dict[str, float]:
 def num_passes(plan: UpdatePlan, workload: Workload) -> int:
     """Return the passes of a batch in one adaptation: what exceeds the RAM is moved once in each."""
     if not workload.trains(plan):
-        return -(-workload.support_size // workload.batch)
-    again = -(-workload.recomputed_images // workload.batch)
-    return workload.iterations * (2 * -(-workload.step_images // workload.batch) + again)
+        return num_batches(workload.support_size, workload)
+    again = num_batches(workload.recomputed_images, workload)
+    return workload.iterations * (2 * num_batches(workload.step_images, workload) + again)
+
+
+def num_batches(images: int, workload: Workload) -> int:
+    """Return the batches that ``images`` pass in; the last may be smaller."""
+    return -(-images // workload.batch)
 
 
 def selection_macs(graph: LayerGraph, workload: Workload) -> int:
@@ -193,19 +206,43 @@ def phase_times(
     graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload: Workload, *, missing_bytes: int
 ) -> PhaseTimes:
     """Return the time of each phase; ``missing_bytes`` of RAM go to storage and back in every batch."""
-    added = adapter_pass(graph, plan, profile)
-    forward = forward_ms(graph, profile) + added.forward_ms
+    bare = without_launches(profile)
+    whole = body = _image_times(graph, plan, profile, workload.inspected)
+    if bare is not profile:
+        body = _image_times(graph, plan, bare, workload.inspected)
+
+    def passed(kind: str, images: int) -> float:
+        launches = getattr(whole, kind) - getattr(body, kind)
+        return float(images * getattr(body, kind) + num_batches(images, workload) * launches)
+
     if workload.trains(plan):
-        image = image_pass(graph, plan, profile).total_ms + added.total_ms
-        step = workload.step_images * image + workload.recomputed_images * forward
+        step = passed("both_ms", workload.step_images) + passed("forward_ms", workload.recomputed_images)
         step += optimizer_step_ms(graph, plan, profile, optimizer=workload.optimizer)
         step += adapter_optimizer_ms(graph, plan, profile, optimizer=workload.optimizer)
         training = workload.iterations * step
     else:
-        training = workload.support_size * forward
+        training = passed("forward_ms", workload.support_size)
     return PhaseTimes(
         load_ms=load_ms(graph, plan, profile, stored_bytes=stored_parameter_bytes(graph, profile, plan)),
-        selection_ms=workload.step_images * fisher_pass_ms(graph, workload.inspected, profile),
+        selection_ms=passed("fisher_ms", workload.step_images),
         training_ms=training,
         swap_ms=num_passes(plan, workload) * transfer_ms(missing_bytes, profile),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ImageTimes:
+    forward_ms: float
+    both_ms: float
+    fisher_ms: float
+
+
+def _image_times(
+    graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, inspected: tuple[int, ...]
+) -> _ImageTimes:
+    added = adapter_pass(graph, plan, profile)
+    return _ImageTimes(
+        forward_ms=forward_ms(graph, profile) + added.forward_ms,
+        both_ms=image_pass(graph, plan, profile).total_ms + added.total_ms,
+        fisher_ms=fisher_pass_ms(graph, inspected, profile),
     )

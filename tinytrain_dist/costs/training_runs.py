@@ -47,9 +47,14 @@ class TrainingRun:
         return self.iterations * self.images_per_iteration
 
     @property
+    def batches(self) -> float:
+        """Batches passed forward and backward: each launches every operation once."""
+        return self.iterations * math.ceil(self.images_per_iteration / self.batch)
+
+    @property
     def swapped_passes(self) -> float:
         """Passes (forward and backward of every batch) in which what exceeds the RAM goes to storage."""
-        return 2 * self.iterations * math.ceil(self.images_per_iteration / self.batch)
+        return 2 * self.batches
 
 
 def read_training_runs(path: Path) -> tuple[TrainingRun, ...]:

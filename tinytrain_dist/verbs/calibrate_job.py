@@ -128,7 +128,8 @@ def _training(
                 f"training runs of {setting.profile!r}: no profile of that device states its RAM; calibrate its "
                 "inference rows first, or add a profile"
             )
-        found = calibrate_training(own, ram_bytes=read_profile(device, [out, *dirs]).ram_bytes)
+        limits = read_profile(device, [out, *dirs])
+        found = calibrate_training(own, ram_bytes=limits.ram_bytes, idle_power_w=limits.idle_power_w or 0.0)
         target = target_of(setting, found.board, out=out, dirs=dirs, base=base, form="linux_cpu")
         profile = write_training(target, found, source=own[0].source.split(";")[0])
         lines.append(_line(profile.name, "training", found.training, notes=swap_notes(found, own)))
