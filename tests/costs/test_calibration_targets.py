@@ -13,7 +13,7 @@ from tinytrain_dist.costs.pricing import Workload, price
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.static_plans import static_plan
 from tinytrain_dist.costs.training_fit import CalibratedTraining, calibrate_training
-from tinytrain_dist.costs.training_runs import read_training_runs
+from tinytrain_dist.costs.training_runs import TrainingRun, read_training_runs
 from tinytrain_dist.graphs.architectures import layer_graph
 
 ROWS = read_measurements(INFERENCE)
@@ -141,12 +141,25 @@ def test_jetson_nano_runs_mean_error() -> None:
     assert max(abs(run.error) for run in unseen) <= 0.22  # sparse_update on mobilenet_v2: the target is 20 %
 
 
-@pytest.mark.parametrize(("backbone", "minutes"), [("mcunet", 90), ("mobilenet_v2", 104)])
-def test_the_profile_prices_the_papers_full_train(backbone: str, minutes: float) -> None:
-    graph = layer_graph(backbone)
-    work = Workload(support_size=25, iterations=40, images_per_iteration=25, batch=100, full=True)
-    priced = price(graph, static_plan("full_train", graph).plan, load_profile(PAPER_ZERO), work)
-    assert priced.latency_ms / 60e3 == pytest.approx(minutes, rel=0.2)
+PRICED_RUNS = [run for run in read_training_runs(TRAINING) if run.method != "tinytrain"]
+
+
+@pytest.mark.parametrize("run", PRICED_RUNS, ids=lambda run: f"{run.setting.profile}-{run.backbone}-{run.method}")
+def test_the_profile_prices_the_papers_runs_from_its_own_counters(run: TrainingRun) -> None:
+    """Of TinyTL the middle is missed: the counter gives half the published memory (``docs/costs.md``)."""
+    graph = layer_graph(run.backbone)
+    chosen = static_plan(run.method, graph)
+    work = Workload(support_size=25, iterations=40, images_per_iteration=25, batch=int(run.batch), full=chosen.full)
+    priced = price(graph, chosen.plan, load_profile(run.setting.long_name), work)
+    assert priced.latency_low_ms < 1e3 * run.time_s < priced.latency_high_ms
+    if run.method == "tiny_tl":
+        assert priced.peak_high_bytes > run.peak_memory_bytes > priced.peak_bytes / 2
+        assert priced.latency_ms < 1e3 * run.time_s
+    else:
+        assert priced.latency_ms == pytest.approx(1e3 * run.time_s, rel=0.2)
+    if run.energy_j is not None:
+        assert priced.energy_low_mj is not None and priced.energy_high_mj is not None
+        assert priced.energy_low_mj < 1e3 * run.energy_j < priced.energy_high_mj
 
 
 def test_a_third_backbone_is_priced_between_sense_and_nonsense() -> None:

@@ -18,7 +18,7 @@ from tinytrain_dist.costs.extrapolation import (
     forward_distances,
     network_operations,
 )
-from tinytrain_dist.costs.fit import COUNTER_ERRORS, fixed_bytes
+from tinytrain_dist.costs.fit import ADAPTER_GAP_PERCENT, COUNTER_ERRORS, fixed_bytes
 from tinytrain_dist.costs.intervals import Spans, factors, spans
 from tinytrain_dist.costs.latency import without_launches
 from tinytrain_dist.costs.latency_forms import NS_PER_MS
@@ -80,7 +80,9 @@ def price_table(
         times = tuple(
             plan_times(graph, plans, shares, by, workload) for by in dict.fromkeys((profile, without_launches(profile)))
         )
-        found = _device_columns(graph, here, features, counted[profile.fit_counter], times, profile, workload)
+        own = counted[profile.fit_counter]
+        gaps = _gaps(plans, own, profile, workload)
+        found = _device_columns(graph, here, features, (own, gaps), times, profile, workload)
         for name, values in found.items():
             table[name][rows] = values
     return table
@@ -146,17 +148,17 @@ def _device_columns(
     graph: LayerGraph,
     cells: Mapping[str, Ints],
     features: PlanFeatures,
-    counted: Ints,
+    memory: tuple[Ints, Ints],
     times: tuple[PlanTimes, ...],
     profile: DeviceProfile,
     workload: Workload,
 ) -> dict[str, Any]:
-    plan = cells["plan"]
+    plan, (counted, gaps) = cells["plan"], memory
     weights = graph.weights + features.module_weights
     norms = graph.norm_parameters + features.module_norms
     stored = (weights * profile.bytes_per_element + norms * STATE_WORD_BYTES)[plan]
     peak, flash = counted[plan] + fixed_bytes(graph, profile), stored + profile.code_allowance_bytes
-    margin, verdict = profile.ram_bytes - peak, _verdict(profile, peak, flash)
+    margin, verdict = profile.ram_bytes - peak, _verdict(profile, peak, flash, gap=gaps[plan])
     trains = (cells["iterations"] > 0) & ~features.empty[plan]
     phases, passes, macs = _phases(
         cells, features, times, profile, workload, trains,
@@ -285,9 +287,15 @@ def _phases(
     return PhaseTimes(**phases), passes, np.where(trains, both, support * macs)
 
 
-def _verdict(profile: DeviceProfile, peak: Ints, flash: Ints) -> dict[str, Any]:
+def _gaps(plans: PlanArrays, counted: Ints, profile: DeviceProfile, workload: Workload) -> Ints:
+    if workload.full or profile.fit_counter != "paper_fp32":
+        return np.zeros_like(counted)
+    return np.where(plans.adapters.any(axis=1), ADAPTER_GAP_PERCENT * counted // 100, 0)
+
+
+def _verdict(profile: DeviceProfile, peak: Ints, flash: Ints, *, gap: Ints) -> dict[str, Any]:
     error, half = COUNTER_ERRORS[profile.fit_counter], profile.code_allowance_bytes // 2
-    low, high = error.low_percent * peak // 100, -(-error.high_percent * peak // 100)
+    low, high = error.low_percent * peak // 100, -(-error.high_percent * peak // 100) + gap
     yes, no = high <= profile.ram_bytes, low > profile.ram_bytes
     margin = None
     if profile.flash_bytes is not None:

@@ -10,6 +10,7 @@ from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
 from tinytrain_dist.costs.extrapolation import Phase, price_distances
 from tinytrain_dist.costs.fit import (
     Fits,
+    adapter_gap_bytes,
     counted_memory,
     device_budget,
     fit_memory_bytes,
@@ -108,8 +109,10 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
         The plan does not belong to ``graph``.
     """
     paper = counted_memory(graph, plan, full=workload.full, batch=workload.batch, optimizer=workload.optimizer)
-    peak = fit_memory_bytes(graph, plan, profile.fit_counter, workload) + fixed_bytes(graph, profile)
-    peak_low, peak_high = peak_interval_bytes(profile, peak)
+    counted = fit_memory_bytes(graph, plan, profile.fit_counter, workload)
+    peak = counted + fixed_bytes(graph, profile)
+    gap = adapter_gap_bytes(plan, profile, counted, full=workload.full)
+    peak_low, peak_high = peak_interval_bytes(profile, peak, gap_bytes=gap)
     flash = stored_parameter_bytes(graph, profile, plan) + profile.code_allowance_bytes
     ram_margin = profile.ram_bytes - peak
     flash_margin = None if profile.flash_bytes is None else profile.flash_bytes - flash
@@ -156,7 +159,7 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
         energy_mj=energies.total_mj,
         energy_low_mj=ends.energy_low_mj,
         energy_high_mj=ends.energy_high_mj,
-        fits=fits_device(profile, peak_bytes=peak, flash_bytes=flash),
+        fits=fits_device(profile, peak_bytes=(peak_low, peak_high), flash_bytes=flash),
         ram_margin_bytes=ram_margin,
         flash_margin_bytes=flash_margin,
         extrapolated=", ".join(beyond),
