@@ -149,7 +149,7 @@ def test_the_profile_prices_the_papers_runs_from_its_own_counters(run: TrainingR
     """Of TinyTL the middle is missed: the counter gives half the published memory (``docs/costs.md``)."""
     graph = layer_graph(run.backbone)
     chosen = static_plan(run.method, graph)
-    work = Workload(support_size=25, iterations=40, images_per_iteration=25, batch=int(run.batch), full=chosen.full)
+    work = Workload(support_size=25, iterations=40, paper_convention=True, batch=int(run.batch), full=chosen.full)
     priced = price(graph, chosen.plan, load_profile(run.setting.long_name), work)
     assert priced.latency_low_ms < 1e3 * run.time_s < priced.latency_high_ms
     if run.method == "tiny_tl":
@@ -164,7 +164,7 @@ def test_the_profile_prices_the_papers_runs_from_its_own_counters(run: TrainingR
 
 def test_a_third_backbone_is_priced_between_sense_and_nonsense() -> None:
     graph = layer_graph("proxylessnas")
-    work = Workload(support_size=25, iterations=40, images_per_iteration=25)
+    work = Workload(support_size=25, iterations=40, paper_convention=True)
     priced = price(graph, static_plan("last_layer", graph).plan, load_profile(PAPER_ZERO), work)
     assert 5 < priced.latency_ms / 60e3 < 12
     assert priced.swap_ms == 0

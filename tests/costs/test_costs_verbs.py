@@ -90,6 +90,16 @@ def test_costs_shows_every_counter_at_any_precision_and_batch(capsys: pytest.Cap
     assert _json(capsys, *words, "--batch", "50")["recomputed_forward_macs"] == 0
 
 
+def test_query_images_are_paid_and_the_prototypes_with_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "transductive")
+    without, found = _json(capsys, *words), _json(capsys, *words, "--query", "75")
+    assert (found["query"], found["images_per_iteration"]) == (75, 125)
+    assert found["recomputed_forward_macs"] == without["recomputed_forward_macs"] == 40 * 25 * found["forward_macs"]
+    both = found["forward_macs"] + found["backward_macs"]
+    assert found["training_macs"] - without["training_macs"] == 40 * 75 * both
+    assert "extra_images" in _error(capsys, *words, "--query", "-1")
+
+
 def test_a_ratio_is_shown_at_equal_batch_beside_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("costs", "--backbone", "mcunet", "--method", "full_train", "--compare", "sparse_update")
     found = _json(capsys, *words)["comparison"]

@@ -30,7 +30,7 @@ from tinytrain_dist.costs.plan_features import PlanFeatures, plan_features
 from tinytrain_dist.costs.plan_times import PlanTimes, plan_times, update_shares
 from tinytrain_dist.costs.pricing import Price, phase_of, standing_word
 from tinytrain_dist.costs.profiles import DeviceProfile
-from tinytrain_dist.costs.workload import Workload
+from tinytrain_dist.costs.workload import PAPER_IMAGES, Workload
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 
@@ -140,8 +140,9 @@ def _counted(
 
 
 def _step_images(cells: Mapping[str, Ints], workload: Workload) -> Ints:
-    given = workload.images_per_iteration
-    return 2 * cells["support_size"] if given is None else np.full(len(cells["plan"]), given)
+    if workload.paper_convention:
+        return np.full(len(cells["plan"]), PAPER_IMAGES)
+    return 2 * cells["support_size"] + workload.extra_images
 
 
 def _device_columns(
@@ -260,7 +261,7 @@ def _phases(
     """Return the time of each phase, passes of a batch, MACs of the training phase; ``PhaseTimes`` holds vectors."""
     plan, support, iterations = cells["plan"], cells["support_size"], cells["iterations"]
     images = _step_images(cells, workload)
-    again = support * (workload.batch < images) if workload.images_per_iteration is None else 0 * support
+    again = support * ((workload.batch < images) & (not workload.paper_convention))
     whole, body = times[0], times[-1]
 
     def batches(count: Ints) -> Ints:

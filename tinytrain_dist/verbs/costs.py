@@ -58,6 +58,7 @@ def _parser() -> VerbParser:
     parser.add_argument("--precision", default="fp32", help="of the paper counter: fp32 or int8 (default %(default)s)")
     parser.add_argument("--fused-update", action="store_true", help="lifetime planner: update image by image")
     parser.add_argument("--samples", type=int, default=25, help="support images (default %(default)s)")
+    parser.add_argument("--query", type=int, default=0, help="query images in the loss: transductive (default 0)")
     parser.add_argument("--way", type=int, default=5, help="classes of the task (default %(default)s)")
     parser.add_argument("--iterations", type=int, default=40, help="fine-tuning iterations (default %(default)s)")
     parser.add_argument("--device", help="profile to price on ('tinytrain devices list')")
@@ -73,6 +74,7 @@ def costs(options: argparse.Namespace) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "backbone": graph.name, "method": options.method, "resolution": graph.resolution,
         "batch": workload.batch, "optimizer": workload.optimizer, "samples": workload.support_size,
+        "query": workload.extra_images,
         "way": workload.way, "iterations": workload.iterations, "images_per_iteration": workload.step_images,
         "fused_update": workload.fused_update, "plan_hash": chosen.plan.hash,
         "updated_weights": updated_weights(chosen.plan, graph), "adapters": len(chosen.plan.adapters),
@@ -120,7 +122,7 @@ def _workload(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan
         support_size=options.samples, iterations=options.iterations, batch=options.batch, way=options.way,
         optimizer=options.optimizer, full=chosen.full,
         inspected=inspected if chosen.measures_fisher or method in PLANNED_METHODS else (),
-        fused_update=options.fused_update,
+        fused_update=options.fused_update, extra_images=options.query,
     )  # fmt: skip
 
 
