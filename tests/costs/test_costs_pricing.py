@@ -232,6 +232,7 @@ def test_compute_share_must_be_a_share(share: float) -> None:
         ({"optimizer": "adagrad"}, "optimizer"),
         ({"way": 0}, "way"),
         ({"extra_images": -1}, "extra_images"),
+        ({"extra_images": 3, "paper_convention": True}, "extra_images"),
     ],
 )
 def test_a_bad_workload_says_which_setting(change: dict[str, object], key: str) -> None:

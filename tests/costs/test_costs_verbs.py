@@ -24,6 +24,8 @@ LISTED = {
     "name", "board", "runtime", "precision", "threads", "accelerator", "standing", "ram_bytes", "flash_bytes",
 }  # fmt: skip
 
+PAPER_ZERO = "raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu"
+
 
 def _json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     assert main([*words, "--json"]) == 0
@@ -98,6 +100,20 @@ def test_query_images_are_paid_and_the_prototypes_with_them(capsys: pytest.Captu
     both = found["forward_macs"] + found["backward_macs"]
     assert found["training_macs"] - without["training_macs"] == 40 * 75 * both
     assert "extra_images" in _error(capsys, *words, "--query", "-1")
+
+
+def test_the_papers_convention_can_be_typed_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "full_train")
+    paper = _json(capsys, *words, "--paper-cost", "--batch", "100", "--samples", "400", "--device", PAPER_ZERO)
+    assert (paper["images_per_iteration"], paper["recomputed_forward_macs"]) == (25, 0)
+    assert paper["training_macs"] == 40 * 25 * (paper["forward_macs"] + paper["backward_macs"])
+    assert paper["latency_ms"] / 60e3 == pytest.approx(90, rel=0.2)
+    assert main([*words, "--paper-cost"]) == 0
+    assert "25 sample passes" in capsys.readouterr().out
+    assert main([*words]) == 0
+    assert "25 support + 25 pseudo-query images, 25 once more forward" in capsys.readouterr().out
+    assert main(["costs", "--backbone", "mcunet", "--all-methods", "--paper-cost"]) == 0
+    assert "25 sample passes" in capsys.readouterr().out
 
 
 def test_a_ratio_is_shown_at_equal_batch_beside_the_papers(capsys: pytest.CaptureFixture[str]) -> None:

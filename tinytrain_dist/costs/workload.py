@@ -58,6 +58,9 @@ class Workload:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ConfigError(f"{key}: found {value!r}; allowed: a whole number of at least {low}")
+        if self.extra_images and self.paper_convention:
+            raise ConfigError(f"extra_images: found {self.extra_images}; the paper's convention of {PAPER_IMAGES} "
+                              "sample passes knows no query images; allowed: 0")  # fmt: skip
         check_batch(self.batch)
         if self.optimizer not in STATE_WORDS:
             raise ConfigError(f"unknown optimizer {self.optimizer!r}; {nearest(self.optimizer, STATE_WORDS)}")
@@ -66,6 +69,15 @@ class Workload:
     def step_images(self) -> int:
         """Images passed forward and backward in one iteration."""
         return PAPER_IMAGES if self.paper_convention else 2 * self.support_size + self.extra_images
+
+    @property
+    def convention(self) -> str:
+        """What one iteration passes, in words."""
+        if self.paper_convention:
+            return f"the paper's {PAPER_IMAGES} sample passes, no second forward pass for the prototypes"
+        again = f", {self.recomputed_images} once more forward for the prototypes" if self.recomputed_images else ""
+        query = f" + {self.extra_images} query" if self.extra_images else ""
+        return f"{self.support_size} support + {self.support_size} pseudo-query{query} images{again}"
 
     @property
     def recomputed_images(self) -> int:

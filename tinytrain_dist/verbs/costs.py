@@ -36,6 +36,7 @@ def main(argv: list[str]) -> ExitCode:
         print_json(answer)
     elif options.all_methods:
         print_methods(answer["methods"])
+        print(f"one iteration: {answer['convention']}")
     else:
         print_terms(answer)
     return ExitCode.DONE
@@ -61,6 +62,9 @@ def _parser() -> VerbParser:
     parser.add_argument("--query", type=int, default=0, help="query images in the loss: transductive (default 0)")
     parser.add_argument("--way", type=int, default=5, help="classes of the task (default %(default)s)")
     parser.add_argument("--iterations", type=int, default=40, help="fine-tuning iterations (default %(default)s)")
+    parser.add_argument(
+        "--paper-cost", action="store_true", help="the paper's convention: 25 sample passes per iteration"
+    )
     parser.add_argument("--device", help="profile to price on ('tinytrain devices list')")
     parser.add_argument("--dir", action="append", default=[], metavar="DIR", help="folder with your own profiles")
     return parser
@@ -76,7 +80,8 @@ def costs(options: argparse.Namespace) -> dict[str, Any]:
         "batch": workload.batch, "optimizer": workload.optimizer, "samples": workload.support_size,
         "query": workload.extra_images,
         "way": workload.way, "iterations": workload.iterations, "images_per_iteration": workload.step_images,
-        "fused_update": workload.fused_update, "plan_hash": chosen.plan.hash,
+        "fused_update": workload.fused_update, "convention": workload.convention,
+        "plan_hash": chosen.plan.hash,
         "updated_weights": updated_weights(chosen.plan, graph), "adapters": len(chosen.plan.adapters),
     }  # fmt: skip
     answer |= memory_counters(graph, chosen, workload, precision=options.precision)
@@ -113,7 +118,8 @@ def all_methods(options: argparse.Namespace) -> dict[str, Any]:
         if options.device is not None:
             row |= _priced(options, graph, chosen, workload)
         rows.append(row)
-    return {"backbone": graph.name, "resolution": graph.resolution, "methods": rows}
+    shared = {"backbone": graph.name, "resolution": graph.resolution, "convention": workload.convention}
+    return {**shared, "methods": rows}
 
 
 def _workload(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, method: str) -> Workload:
@@ -123,6 +129,7 @@ def _workload(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan
         optimizer=options.optimizer, full=chosen.full,
         inspected=inspected if chosen.measures_fisher or method in PLANNED_METHODS else (),
         fused_update=options.fused_update, extra_images=options.query,
+        paper_convention=options.paper_cost,
     )  # fmt: skip
 
 
