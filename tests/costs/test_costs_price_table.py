@@ -32,6 +32,7 @@ WORKLOADS = (
     Workload(support_size=25, iterations=40, paper_convention=True),
     Workload(support_size=25, iterations=40, extra_images=75, batch=7),
     Workload(support_size=25, iterations=40, batch=100, full=True),
+    Workload(support_size=25, iterations=40, batch=100, full=True, paper_convention=True),
     Workload(support_size=2, iterations=0),
 )
 

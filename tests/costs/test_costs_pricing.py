@@ -33,7 +33,7 @@ SPARSE = plan_of(MCUNET, "sparse_update")
 NONE = UpdatePlan(backbone="mcunet")
 ZERO, F746 = load_profile("raspberry_pi_zero_2"), load_profile("stm32f746")
 WORK = Workload(support_size=25, iterations=40)
-HUNDRED = replace(WORK, batch=100, full=True)
+HUNDRED = replace(WORK, batch=100, full=True, paper_convention=True)
 
 
 def test_price_has_the_columns_of_a_row() -> None:
@@ -63,6 +63,17 @@ def test_prototypes_need_a_second_forward_pass_below_the_batch_of_the_whole_task
     whole, part = (price(MCUNET, SPARSE, F746, replace(WORK, batch=batch)) for batch in (50, 49))
     assert part.training_macs - whole.training_macs == 40 * 25 * MCUNET.forward_macs
     assert part.training_ms - whole.training_ms == pytest.approx(40 * 25 * forward_ms(MCUNET, F746))
+
+
+def test_a_batch_holds_no_more_images_than_there_are() -> None:
+    plan = full_plan(MCUNET)
+    fifty, hundred = (price(MCUNET, plan, ZERO, replace(WORK, full=True, batch=batch)) for batch in (50, 100))
+    assert fifty == hundred
+    assert hundred.batch == 50
+    assert price(MCUNET, NONE, ZERO, replace(WORK, batch=100)).batch == 25
+    paper = price(MCUNET, plan, ZERO, HUNDRED)
+    assert paper.batch == 100
+    assert paper.paper_memory_bytes > 1.9 * hundred.paper_memory_bytes
 
 
 def test_query_images_in_the_loss_need_the_prototypes_too() -> None:

@@ -74,7 +74,8 @@ def test_costs_of_the_published_scheme(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_costs_on_a_device(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("costs", "--backbone", "mcunet", "--method", "full_train", "--batch", "100")
-    answer = _json(capsys, *words, "--device", "raspberry_pi_zero_2")
+    assert _json(capsys, *words)["batch"] == 50
+    answer = _json(capsys, *words, "--paper-cost", "--device", "raspberry_pi_zero_2")
     assert answer["paper_memory_rule"] == "full_train"
     assert answer["fits"] == "no"
     assert answer["swap_ms"] > 0

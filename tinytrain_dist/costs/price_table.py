@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,9 @@ def price_table(
         Columns that are unknown, missing or of different lengths, or a number outside its range.
     """
     given = _checked(cells, plans, profiles, workload)
+    batches = _batches(given, plans, workload)
+    if (batches < workload.batch).any():
+        return _by_batch(graph, given, batches, plans=plans, profiles=profiles, workload=workload)
     features = plan_features(graph, plans, workload)
     counted = _counted(graph, plans, features, profiles, workload)
     table = _empty(len(given["plan"]))
@@ -84,6 +87,34 @@ def price_table(
         gaps = _gaps(plans, own, profile, workload)
         found = _device_columns(graph, here, features, (own, gaps), times, profile, workload)
         for name, values in found.items():
+            table[name][rows] = values
+    return table
+
+
+def _batches(cells: Mapping[str, Ints], plans: PlanArrays, workload: Workload) -> Ints:
+    """Return the images that pass at once, of every cell: as ``Workload.at_once`` says."""
+    if workload.paper_convention:
+        return np.full(len(cells["plan"]), workload.batch)
+    changes = (plans.start < plans.weights.shape[1])[cells["plan"]]
+    trains = changes & (cells["iterations"] > 0)
+    there = np.where(trains, _step_images(cells, workload), cells["support_size"])
+    return np.minimum(workload.batch, there)
+
+
+def _by_batch(
+    graph: LayerGraph,
+    cells: Mapping[str, Ints],
+    batches: Ints,
+    *,
+    plans: PlanArrays,
+    profiles: Sequence[DeviceProfile],
+    workload: Workload,
+) -> dict[str, Column]:
+    table = _empty(len(batches))
+    for batch in np.unique(batches):
+        rows, own = np.flatnonzero(batches == batch), replace(workload, batch=int(batch))
+        here = {name: values[rows] for name, values in cells.items()}
+        for name, values in price_table(graph, here, plans=plans, profiles=profiles, workload=own).items():
             table[name][rows] = values
     return table
 

@@ -46,7 +46,8 @@ class Price:
 
     The terms of the paper counter, ``saved_exact_bytes`` and ``parameter_bytes`` are fp32; ``peak_bytes`` follows
     ``fit_counter``, and its ends that counter's stated error. MACs follow the paper's chain; milliseconds the chain
-    a device really runs. ``extrapolated`` names the totals that lie outside what was measured on the device.
+    a device really runs. ``batch`` is at most the images there are, but for the paper's convention. ``extrapolated``
+    names the totals that lie outside what was measured on the device.
     """
 
     batch: int
@@ -108,6 +109,7 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
     PlanError
         The plan does not belong to ``graph``.
     """
+    workload = workload.at_once(plan)
     paper = counted_memory(graph, plan, full=workload.full, batch=workload.batch, optimizer=workload.optimizer)
     counted = fit_memory_bytes(graph, plan, profile.fit_counter, workload)
     peak = counted + fixed_bytes(graph, profile)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinytrain_dist.costs.counters import STATE_WORDS, check_batch
 from tinytrain_dist.costs.lifetime import WAY_DEFAULT
@@ -88,6 +88,13 @@ class Workload:
         """
         whole = self.paper_convention or self.batch >= self.step_images
         return 0 if whole else self.support_size
+
+    def at_once(self, plan: UpdatePlan) -> Workload:
+        """Return this workload with no more images in a batch than there are to pass under ``plan``."""
+        if self.paper_convention:
+            return self
+        there = self.step_images if self.trains(plan) else self.support_size
+        return self if self.batch <= there else replace(self, batch=there)
 
     def trains(self, plan: UpdatePlan) -> bool:
         """Return whether anything is updated; otherwise the support images pass forward once (prototypes)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ def _parser() -> VerbParser:
     parser.add_argument("--compare", metavar="METHOD", help="ratios to this method, at equal batch and at the paper's")
     parser.add_argument("--plan", metavar="FILE", help="update plan (JSON) to price instead of the method's own")
     parser.add_argument("--resolution", type=int, default=RESOLUTION_DEFAULT, help="pixels (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="images per step (default %(default)s)")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="images at once, at most those there are (default %(default)s)"
+    )
     parser.add_argument("--optimizer", default="adam", help="adam or sgd (default %(default)s)")
     parser.add_argument("--precision", default="fp32", help="of the paper counter: fp32 or int8 (default %(default)s)")
     parser.add_argument("--fused-update", action="store_true", help="lifetime planner: update image by image")
@@ -124,13 +126,14 @@ def all_methods(options: argparse.Namespace) -> dict[str, Any]:
 
 def _workload(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, method: str) -> Workload:
     inspected = graph.last_blocks(min(INSPECT_BLOCKS_DEFAULT, graph.num_blocks))
-    return Workload(
+    workload = Workload(
         support_size=options.samples, iterations=options.iterations, batch=options.batch, way=options.way,
         optimizer=options.optimizer, full=chosen.full,
         inspected=inspected if chosen.measures_fisher or method in PLANNED_METHODS else (),
         fused_update=options.fused_update, extra_images=options.query,
         paper_convention=options.paper_cost,
     )  # fmt: skip
+    return workload if options.paper_cost else replace(workload, batch=min(workload.batch, workload.step_images))
 
 
 def _priced(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, workload: Workload) -> dict[str, Any]:
