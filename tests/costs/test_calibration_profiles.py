@@ -51,7 +51,9 @@ def test_every_setting_with_rows_has_a_profile_under_its_long_name() -> None:
         ("stm32h747", "calibrated", "estimate"),
         ("stm32h743", "calibrated", "estimate"),
         ("raspberry_pi_4b", "fitted", "estimate"),
-        ("esp32_s3", "estimate", "estimate"),
+        ("esp32_s3", "anchored", "estimate"),
+        ("stm32f746", "anchored", "anchored"),
+        ("rp2040", "estimate", "estimate"),
         ("raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu", "estimate", "fitted"),
     ],
 )
@@ -116,7 +118,8 @@ def test_the_text_of_a_shipped_calibrated_profile_is_canonical(name: str) -> Non
 def test_a_refit_changes_no_byte(tmp_path: Path) -> None:
     copy = tmp_path / "device_profiles"
     shutil.copytree(SHIPPED, copy)
-    calibrate_files([copy / "measurements" / "inference.csv"], [copy / "measurements" / "training.csv"], out=copy)
+    rows, training, scales = (copy / "measurements" / f"{name}.csv" for name in ("inference", "training", "scales"))
+    calibrate_files([rows], [training], scale_files=[scales], out=copy)
     for path in sorted(SHIPPED.glob("*.yaml")):
         assert (copy / path.name).read_text() == path.read_text(), path.name
 

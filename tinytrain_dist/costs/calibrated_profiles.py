@@ -16,6 +16,7 @@ from tinytrain_dist.costs.phase_fit import CalibratedPhases
 from tinytrain_dist.costs.profile_files import load_profile, profile_path, read_profile, setting_of
 from tinytrain_dist.costs.profile_writer import header_of, own_keys, write_profile
 from tinytrain_dist.costs.profiles import DeviceProfile, numeric_fields
+from tinytrain_dist.costs.scale_fit import ScaledPhase
 from tinytrain_dist.costs.training_fit import CalibratedTraining
 from tinytrain_dist.foundation.errors import ProfileError
 
@@ -108,6 +109,22 @@ def write_setting(
             values["io_power_w"] = power[0]
             sources["io_power_w"] = {"kind": "derived", "source": "as active_power_w: storage is read by the core"}
     return _write(target, values, sources, phases)
+
+
+def write_scaled(target: Target, found: ScaledPhase, *, phase: str, rows: Sequence[Measurement]) -> DeviceProfile:
+    """Write what one or two rows scale into ``target``; returns the profile as read back."""
+    text = "; ".join(sorted({row.source for row in rows}))
+    keys = target.keys.get("provenance", {})
+    said = {name: keys.get(name, {}).get("source", "") for name in found.coefficients}
+    new = f"shape: {target.keys.get('extends', 'as stated before')}; scale: {text}" if phase == "forward" else (
+        f"fitted to {len(rows)} whole training steps ({text})"
+    )  # fmt: skip
+    sources = {
+        name: {"kind": "derived", "source": new}
+        for name in found.coefficients
+        if phase != "forward" or "scale: " not in said[name]
+    }
+    return _write(target, found.coefficients, sources, {phase: found.record})
 
 
 def write_training(target: Target, found: CalibratedTraining, *, source: str) -> DeviceProfile:
