@@ -152,11 +152,12 @@ def write_phases(target: Target, found: CalibratedPhases) -> DeviceProfile:
 def write_measured_phases(target: Target, found: MeasuredPhases) -> DeviceProfile:
     """Write the forms of training phases measured by themselves into ``target``; returns the profile as read back."""
     source = {"kind": "derived", "source": "fitted to whole passes and layers measured on the device"}
-    phases = {"training": found.training}
-    before = read_profile(target.path).calibration.forward
-    if found.forward and before is not None:
+    before = read_profile(target.path).calibration
+    priors = {} if before.training is None else before.training.priors
+    phases = {"training": found.training.model_copy(update={"priors": priors})}
+    if found.forward and before.forward is not None:
         forward = {"form": FORM, "coefficient_intervals": {}, **error_fields(found.forward_errors)}
-        phases["forward"] = before.model_copy(update=forward)
+        phases["forward"] = before.forward.model_copy(update=forward)
     values = {"phases": found.coefficients, **found.forward}
     return _write(target, values, dict.fromkeys(found.forward, source), phases)
 

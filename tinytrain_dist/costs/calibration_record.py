@@ -40,6 +40,8 @@ class PhaseCalibration(BaseModel):
         profile's rows and of all its siblings'. Contradictory rows count, though they are kept out of the fit.
     interval_factor
         A value ``v`` lies in ``[v / factor, v * factor]`` with 90 % confidence, inside the measured range.
+    priors
+        Field -> what its factor was shrunk to: the profile's value before any row of its phase.
     measured_range
         Smallest and largest total of the rows, by name; a number outside is an extrapolation.
     """
@@ -57,6 +59,7 @@ class PhaseCalibration(BaseModel):
     rows_hash: Annotated[str, Field(description="hash of the rows")] = ""
     contradictory: Annotated[list[str], Field(description="a list of names of rows")] = []
     coefficient_intervals: Annotated[dict[str, Bounds], Field(description="field -> [low, high]")] = {}
+    priors: Annotated[dict[str, float], Field(description="field -> a number")] = {}
     measured_range: Annotated[dict[str, Bounds], Field(description="total -> [low, high]")] = {}
 
     @property
