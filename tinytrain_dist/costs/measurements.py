@@ -132,8 +132,14 @@ def read_operations(path: Path) -> tuple[Operations, ...]:
 
 
 def rows_hash(rows: Iterable[Measurement]) -> str:
-    """Return the content hash of what a fit reads of ``rows``."""
-    return content_hash([[row.setting.long_name, row.model, row.latency_ms, row.energy_mj] for row in rows])[:16]
+    """Return the content hash of all that a fit reads of ``rows``: operation totals and further counts, too."""
+    return content_hash([
+        [
+            row.setting.long_name, row.phase, row.model, row.family, row.status, row.latency_ms, row.energy_mj,
+            [getattr(row.operations, name) for name in OPERATION_COLUMNS], [list(pair) for pair in row.further],
+        ]
+        for row in rows
+    ])[:16]  # fmt: skip
 
 
 def _records(

@@ -22,8 +22,7 @@ from tinytrain_dist.costs.calibration import CONFIDENCE, PRIOR_ROWS, rounded
 from tinytrain_dist.costs.calibration_record import WHOLE_RUNS, PhaseCalibration
 from tinytrain_dist.costs.hierarchical_fit import Array
 from tinytrain_dist.costs.measurements import Setting
-from tinytrain_dist.costs.training_runs import TrainingRun
-from tinytrain_dist.foundation.hashing import content_hash
+from tinytrain_dist.costs.training_runs import TrainingRun, runs_hash
 
 UNKNOWNS = (
     "ns_per_mac", "layer_overhead_ns", "backward_cost_ratio", "fisher_cost_ratio", "os_overhead_bytes",
@@ -205,7 +204,7 @@ def _record(runs: Sequence[TrainingRun], errors: Sequence[float]) -> PhaseCalibr
         leave_family_out_error=rounded(float(np.mean(np.abs(errors))), digits=3) if errors else None,
         largest_error=rounded(float(np.max(np.abs(errors))), digits=3) if errors else None,
         interval_factor=rounded(factor if errors else max(2.0, factor), digits=3),
-        rows_hash=content_hash([[run.backbone, run.method, run.time_s, run.energy_j] for run in runs])[:16],
+        rows_hash=runs_hash(runs),
         measured_range={
             name: [min(getattr(run, name) for run in runs), max(getattr(run, name) for run in runs)]
             for name in ("forward_macs", "backward_macs")
