@@ -15,7 +15,7 @@ from tinytrain_dist.costs.calibrated_profiles import (
     write_training,
 )
 from tinytrain_dist.costs.calibration import CalibratedSetting, calibrate
-from tinytrain_dist.costs.calibration_record import PhaseCalibration
+from tinytrain_dist.costs.calibration_record import ESTIMATE_FACTOR, PhaseCalibration
 from tinytrain_dist.costs.latency_forms import form_of
 from tinytrain_dist.costs.measured_phases import fit_measured_phases
 from tinytrain_dist.costs.measurements import Measurement, by_setting, read_measurements
@@ -25,6 +25,7 @@ from tinytrain_dist.costs.profile_files import profile_path, read_profile
 from tinytrain_dist.costs.scale_fit import scale_backward, scale_forward
 from tinytrain_dist.costs.training_fit import CalibratedTraining, calibrate_training
 from tinytrain_dist.costs.training_runs import TrainingRun, read_training_runs
+from tinytrain_dist.costs.units_check import check_units
 from tinytrain_dist.foundation.errors import ProfileError
 from tinytrain_dist.foundation.paths import make_folder, resource_folder
 
@@ -45,6 +46,9 @@ def calibrate_files(
     shipped = resource_folder("device_profiles")
     everything = not row_files and not training_files and not scale_files
     rows = _read(row_files or ([shipped / "measurements" / SHIPPED_ROWS] if everything else []))
+    for path in row_files:
+        shipped_rows = read_measurements(shipped / "measurements" / SHIPPED_ROWS) if siblings else ()
+        check_units(str(path), read_measurements(path), siblings=shipped_rows)
     files = training_files or ([shipped / "measurements" / SHIPPED_TRAINING] if everything else [])
     runs = [run for path in files for run in read_training_runs(path)]
     folder = make_folder(out or (shipped if everything else [*row_files, *training_files, *scale_files][0].parent))
@@ -174,6 +178,9 @@ def swap_notes(found: CalibratedTraining, runs: Sequence[TrainingRun]) -> list[s
 
 def _notes(forward: PhaseCalibration) -> list[str]:
     notes = [f"contradictory, kept out of the fit: {name}" for name in forward.contradictory]
+    notes += [f"more than 4 times off the other rows, check its unit: {name}" for name in forward.suspicious]
+    if forward.interval_factor > ESTIMATE_FACTOR:
+        notes.append(f"interval x/{forward.interval_factor:g}: no better than an estimate, and called one")
     if forward.families == 1:
         notes.append("one model family only: not validated on another")
     if forward.rows < 3:
