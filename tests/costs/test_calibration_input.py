@@ -99,6 +99,16 @@ def test_a_row_a_hundred_times_off_is_named_and_costs_the_word(tmp_path: Path) -
     assert found["standing"] == "estimate"
 
 
+def test_rows_of_two_runtimes_under_one_name_are_split_and_said_so(tmp_path: Path) -> None:
+    rows = [row | {"profile": "mine", "runtime": ("tinyengine", "tflm")[place % 2]} for place, row in enumerate(GOOD)]
+    found = calibrate_files([write_cells(tmp_path / "rows.csv", rows)], [], out=tmp_path)["profiles"]
+    assert len(found) == 2
+    for line in found:
+        assert any("2 runtimes (tflm, tinyengine): a profile each" in note for note in line["notes"])
+    one = calibrate_files([write_cells(tmp_path / "one.csv", board_rows("own", profile="stm32h747"))], [], out=tmp_path)
+    assert not any("runtimes" in note for line in one["profiles"] for note in line["notes"])
+
+
 def test_contradictory_duplicates_name_both_lines(tmp_path: Path) -> None:
     path = write_cells(tmp_path / "rows.csv", [*GOOD, GOOD[0] | {"latency_ms": "200"}])
     with pytest.raises(ProfileError, match=r"lines 2 and 17.*94.34 and 200"):

@@ -91,7 +91,8 @@ def _write(
     target = target_of(item.setting, item.board, out=out, dirs=dirs, base=base, form=item.forward.form)
     power = fit_power(own)
     profile = write_setting(target, item, rows=own, power=power)
-    lines = [_line(profile.name, "forward", item.forward, notes=_notes(item.forward))]
+    notes = [*_notes(item.forward), *_mixed_runtimes(item, rows)]
+    lines = [_line(profile.name, "forward", item.forward, notes=notes)]
     if power is not None:
         lines.append(_line(profile.name, "energy", power[1], notes=["given measured time"]))
     return lines
@@ -186,6 +187,16 @@ def _notes(forward: PhaseCalibration) -> list[str]:
     if forward.rows < 3:
         notes.append("too few rows for the form: the shape is the prior's")
     return notes
+
+
+def _mixed_runtimes(item: CalibratedSetting, rows: Sequence[Measurement]) -> list[str]:
+    """Say that rows of one profile name were split: a runtime is part of what a profile stands for."""
+    device = item.setting.profile
+    found = sorted({row.setting.runtime for row in rows if row.setting.profile == device})
+    if len(found) < 2:
+        return []
+    return [f"rows of {device!r} name {len(found)} runtimes ({', '.join(found)}): a profile each, "
+            f"this one {item.setting.runtime}"]  # fmt: skip
 
 
 def _line(name: str, phase: str, record: PhaseCalibration, *, notes: list[str]) -> dict[str, Any]:
