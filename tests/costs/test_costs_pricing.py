@@ -76,6 +76,18 @@ def test_a_batch_holds_no_more_images_than_there_are() -> None:
     assert paper.paper_memory_bytes > 1.9 * hundred.paper_memory_bytes
 
 
+def test_fit_on_a_limit_without_a_source_needs_twice_of_it() -> None:
+    sourced = load_profile("stm32h743")
+    bare = sourced.model_copy(update={"provenance": {}})
+    priced = price(MCUNET, SPARSE, sourced, WORK)
+    high, low = priced.peak_high_bytes, priced.peak_low_bytes
+    for ram, known, unknown in ((2 * high, "yes", "yes"), (2 * high - 2, "yes", "uncertain"),
+                                (low // 2 + 1, "no", "uncertain"), (low // 2 - 1, "no", "no")):  # fmt: skip
+        limits = {"ram_bytes": ram, "flash_bytes": None}
+        found = [price(MCUNET, SPARSE, p.model_copy(update=limits), WORK).fits for p in (sourced, bare)]
+        assert found == [known, unknown]
+
+
 def test_query_images_in_the_loss_need_the_prototypes_too() -> None:
     """``transductive``: support, its augmented copy and the query; below their batch the support passes once more."""
     more = replace(WORK, extra_images=75)

@@ -117,6 +117,20 @@ def test_the_papers_convention_can_be_typed_and_is_named(capsys: pytest.CaptureF
     assert "25 sample passes" in capsys.readouterr().out
 
 
+def test_a_limit_without_a_source_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "sparse_update", "--device")
+    assert _json(capsys, *words, "stm32h747")["unsourced_limits"] == ["ram_bytes", "flash_bytes"]
+    assert _json(capsys, *words, "stm32f746")["unsourced_limits"] == []
+    for name, marked in (("stm32h747", True), ("stm32f746", False)):
+        assert main([*words, name]) == 0
+        assert ("without a source" in capsys.readouterr().out) == marked
+        assert main(["costs", "--backbone", "mcunet", "--all-methods", "--device", name]) == 0
+        assert ("without a source" in capsys.readouterr().out) == marked
+    assert main(["devices", "list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "MiB*" in lines["stm32h747"] and "MiB*" not in lines["stm32f746"]
+
+
 def test_a_ratio_is_shown_at_equal_batch_beside_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("costs", "--backbone", "mcunet", "--method", "full_train", "--compare", "sparse_update")
     found = _json(capsys, *words)["comparison"]

@@ -18,7 +18,7 @@ from tinytrain_dist.costs.extrapolation import (
     forward_distances,
     network_operations,
 )
-from tinytrain_dist.costs.fit import ADAPTER_GAP_PERCENT, COUNTER_ERRORS, fixed_bytes
+from tinytrain_dist.costs.fit import ADAPTER_GAP_PERCENT, COUNTER_ERRORS, fixed_bytes, limit_bytes
 from tinytrain_dist.costs.intervals import Spans, factors, spans
 from tinytrain_dist.costs.latency import without_launches
 from tinytrain_dist.costs.latency_forms import NS_PER_MS
@@ -328,11 +328,13 @@ def _gaps(plans: PlanArrays, counted: Ints, profile: DeviceProfile, workload: Wo
 def _verdict(profile: DeviceProfile, peak: Ints, flash: Ints, *, gap: Ints) -> dict[str, Any]:
     error, half = COUNTER_ERRORS[profile.fit_counter], profile.code_allowance_bytes // 2
     low, high = error.low_percent * peak // 100, -(-error.high_percent * peak // 100) + gap
-    yes, no = high <= profile.ram_bytes, low > profile.ram_bytes
+    sure, at_most = limit_bytes(profile, "ram_bytes")
+    yes, no = high <= sure, low > at_most
     margin = None
     if profile.flash_bytes is not None:
         margin = profile.flash_bytes - flash
-        yes, no = yes & (margin >= half), no | (margin < -half)
+        sure, at_most = limit_bytes(profile, "flash_bytes")
+        yes, no = yes & (flash + half <= sure), no | (flash - half > at_most)
     return {
         "peak_low_bytes": low, "peak_high_bytes": high, "flash_margin_bytes": margin,
         "fits": np.where(no, "no", np.where(yes, "yes", "uncertain")).astype(object),

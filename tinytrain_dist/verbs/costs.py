@@ -9,7 +9,7 @@ from typing import Any
 
 from tinytrain_dist.costs.all_counters import macs_counters, memory_counters
 from tinytrain_dist.costs.equal_batch import ratios
-from tinytrain_dist.costs.fit import COUNTER_ERRORS
+from tinytrain_dist.costs.fit import COUNTER_ERRORS, unsourced_limits
 from tinytrain_dist.costs.pricing import Workload, price
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.static_plans import PLANNED_METHODS, STATIC_METHODS, StaticPlan, static_plan
@@ -142,7 +142,7 @@ def _priced(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, 
     terms = asdict(price(graph, chosen.plan, profile, workload))
     paper = {key for key in terms if key in memory_counters(graph, chosen, workload)}
     error = COUNTER_ERRORS[profile.fit_counter].source
-    device = {"device": profile.name, "fit_counter_error": error}
+    device = {"device": profile.name, "fit_counter_error": error, "unsourced_limits": unsourced_limits(profile)}
     return device | {key: value for key, value in terms.items() if key not in paper}
 
 
