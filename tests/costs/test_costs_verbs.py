@@ -117,6 +117,15 @@ def test_the_papers_convention_can_be_typed_and_is_named(capsys: pytest.CaptureF
     assert "25 sample passes" in capsys.readouterr().out
 
 
+def test_the_microcontroller_counter_keeps_every_image_of_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "sparse_update")
+    one, five = _json(capsys, *words), _json(capsys, *words, "--batch", "5")
+    for name, times in (("mask", 5), ("input", 5), ("feature", 5), ("weight", 1), ("bias", 1)):
+        key = f"microcontroller_{name}_bytes"
+        assert five[key] == times * one[key] > 0
+    assert one["microcontroller_memory_bytes"] == 102_240 < five["microcontroller_memory_bytes"]
+
+
 def test_a_limit_without_a_source_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("costs", "--backbone", "mcunet", "--method", "sparse_update", "--device")
     assert _json(capsys, *words, "stm32h747")["unsourced_limits"] == ["ram_bytes", "flash_bytes"]
