@@ -13,6 +13,7 @@ from tinytrain_dist.costs.counters import STATE_WORD_BYTES
 from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
 from tinytrain_dist.costs.extrapolation import (
     BACKWARD_TOTALS,
+    FAR,
     TOLERANCE,
     beyond,
     forward_distances,
@@ -204,7 +205,6 @@ def _device_columns(
     columns = {
         **verdict,
         "fit_counter": profile.fit_counter, "price_numerics": profile.price_numerics,
-        "standing": _standing(profile, trains),
         "peak_bytes": peak, "flash_bytes": flash, "ram_margin_bytes": margin, "training_macs": macs,
         "load_ms": phases.load_ms, "selection_ms": phases.selection_ms, "training_ms": phases.training_ms,
         "swap_ms": phases.swap_ms, "latency_ms": phases.total_ms, "load_mj": energies.load_mj,
@@ -226,9 +226,9 @@ def _load_ms(graph: LayerGraph, features: PlanFeatures, plan: Ints, profile: Dev
     return np.asarray((measured.get("passes", 0.0) + parameters * measured.get("weights", 0.0)) / NS_PER_MS)
 
 
-def _standing(profile: DeviceProfile, trains: Flags) -> Column:
+def _standing(profile: DeviceProfile, trains: Flags, farthest: Column) -> Column:
     training, forward = (np.array(standing_word(profile, trains=word), object) for word in (True, False))
-    return np.where(trains, training, forward)
+    return np.where(farthest > FAR, np.array("estimate", object), np.where(trains, training, forward))
 
 
 def _intervals(
@@ -240,12 +240,13 @@ def _intervals(
     swaps: tuple[Column, ...],
     profile: DeviceProfile,
 ) -> dict[str, Any]:
-    """Return the ends of time and energy, and what is extrapolated; a cell trains or passes forward only."""
+    """Return the ends of time and energy, what is extrapolated, and the word; a cell trains or passes forward only."""
     forward = forward_distances(profile, network_operations(graph))
     farthest = max([1.0, *forward.values()])
     names, distances = _training_distances(features, forward, profile)
+    trained = np.maximum(distances, farthest)[plan]
     found = {
-        True: factors(profile, phase=phase_of(trains=True), farthest=np.maximum(distances, farthest)[plan]),
+        True: factors(profile, phase=phase_of(trains=True), farthest=trained),
         False: factors(profile, phase=phase_of(trains=False), farthest=farthest),
     }
     both = {word: spans(phases, (swaps[0], swaps[1]), profile, found[word]) for word in (True, False)}
@@ -255,6 +256,7 @@ def _intervals(
         else np.where(trains, getattr(both[True], field.name), getattr(both[False], field.name))
         for field in fields(Spans)
     }
+    ends["standing"] = _standing(profile, trains, np.where(trains, trained, farthest))
     return ends | {"extrapolated": np.where(trains, names[plan], np.array(", ".join(forward), object))}
 
 

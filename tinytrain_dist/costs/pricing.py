@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinytrain_dist.costs.adapter_latency import adapter_optimizer_ms, adapter_pass
 from tinytrain_dist.costs.calibration_record import Standing
 from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
-from tinytrain_dist.costs.extrapolation import Phase, price_distances
+from tinytrain_dist.costs.extrapolation import FAR, Phase, price_distances
 from tinytrain_dist.costs.fit import (
     Fits,
     adapter_gap_bytes,
@@ -91,8 +91,18 @@ class Price:
     standing: Standing
 
 
-def standing_word(profile: DeviceProfile, *, trains: bool) -> Standing:
-    """Return how far a time and an energy can be trusted; ``trains``: they contain backward passes."""
+def standing_word(profile: DeviceProfile, *, trains: bool, farthest: float = 1.0) -> Standing:
+    """Return how far a time and an energy can be trusted.
+
+    Parameters
+    ----------
+    trains
+        They contain backward passes.
+    farthest
+        How many times outside the measured range they lie; beyond ``FAR`` they are estimates.
+    """
+    if farthest > FAR:
+        return "estimate"
     return profile.training_standing if trains else profile.standing
 
 
@@ -122,7 +132,8 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
     energies = phase_energies(times, profile)
     trains, macs = workload.trains(plan), plan_macs(graph, plan)
     beyond = price_distances(profile, graph, macs_by_name(macs), trains=trains)
-    found = factors(profile, phase=phase_of(trains=trains), farthest=max([1.0, *beyond.values()]))
+    farthest = max([1.0, *beyond.values()])
+    found = factors(profile, phase=phase_of(trains=trains), farthest=farthest)
     missing = (max(0, end - profile.ram_bytes) for end in (peak_low, peak_high))
     low_swap, high_swap = (num_passes(plan, workload) * transfer_ms(some, profile) for some in missing)
     ends = spans(times, (low_swap, high_swap), profile, found)
@@ -165,7 +176,7 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
         ram_margin_bytes=ram_margin,
         flash_margin_bytes=flash_margin,
         extrapolated=", ".join(beyond),
-        standing=standing_word(profile, trains=trains),
+        standing=standing_word(profile, trains=trains, farthest=farthest),
     )
 
 
