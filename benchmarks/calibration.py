@@ -19,6 +19,7 @@ from tinytrain_dist.costs.hierarchical_fit import fit_form
 from tinytrain_dist.costs.latency_forms import FORMS, form_of
 from tinytrain_dist.costs.measurements import Measurement, Setting, by_setting, read_measurements
 from tinytrain_dist.costs.power_fit import unseen_power_errors
+from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.training_fit import CalibratedTraining, calibrate_training
 from tinytrain_dist.costs.training_runs import read_training_runs
 from tinytrain_dist.foundation.paths import resource_folder
@@ -52,7 +53,11 @@ def calibrated_training() -> dict[str, CalibratedTraining]:
     """Return the calibration of the paper's training runs, by device."""
     runs = read_training_runs(resource_folder("device_profiles") / "measurements" / "training.csv")
     return {
-        device: calibrate_training([run for run in runs if run.setting.profile == device], ram_bytes=ram)
+        device: calibrate_training(
+            [run for run in runs if run.setting.profile == device],
+            ram_bytes=ram,
+            idle_power_w=load_profile(device).idle_power_w or 0.0,
+        )
         for device, ram in RAM_BYTES.items()
     }
 

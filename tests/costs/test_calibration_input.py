@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from calibration_rows import Cells, board_rows, cells_of, write_cells
+from calibration_rows import INFERENCE, Cells, board_rows, cells_of, write_cells
 
-from tinytrain_dist.costs.measurements import read_measurements, read_operations
+from tinytrain_dist.costs.latency_forms import form_of
+from tinytrain_dist.costs.measurements import by_setting, read_measurements, read_operations
+from tinytrain_dist.costs.units_check import PLAUSIBLE_NS_PER_MAC, check_units
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, ProfileError
+from tinytrain_dist.verbs.calibrate_job import calibrate_files
 
 GOOD = [row for row in cells_of() if row["profile"] == "stm32h747"]
 
@@ -60,6 +63,50 @@ def test_one_row_in_seconds_among_milliseconds(tmp_path: Path) -> None:
     path = write_cells(tmp_path / "rows.csv", changed("latency_ms", "0.29075"))
     with pytest.raises(ProfileError, match=r"line 3.*mixed units"):
         read_measurements(path)
+
+
+def test_one_of_two_rows_in_seconds(tmp_path: Path) -> None:
+    path = write_cells(tmp_path / "rows.csv", changed("latency_ms", "0.29075")[:2])
+    with pytest.raises(ProfileError, match="mixed units"):
+        read_measurements(path)
+
+
+@pytest.mark.parametrize(("profile", "factor"), [("stm32h747", 1e-3), ("stm32h747", 1e3), ("raspberry_pi_4b", 1e-3),
+                                                 ("jetson_nano", 1e-3), ("raspberry_pi_4b", 1e3)])  # fmt: skip
+def test_a_whole_file_in_another_unit(tmp_path: Path, profile: str, factor: float) -> None:
+    rows = board_rows("mine", profile=profile, accelerator="gpu" if "jetson" in profile else "cpu")
+    wrong = [row | {"latency_ms": str(factor * float(row["latency_ms"]))} for row in rows]
+    path = write_cells(tmp_path / "rows.csv", wrong)
+    with pytest.raises(ProfileError, match=r"rows.csv, line 2: mine.*ns per MAC.*millisec"):
+        calibrate_files([path], [], out=tmp_path)
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_no_shipped_row_looks_like_another_unit() -> None:
+    rows = read_measurements(INFERENCE)
+    check_units("shipped", rows, siblings=rows)
+    for setting, own in by_setting(rows).items():
+        low, high = PLAUSIBLE_NS_PER_MAC[form_of(setting).name]
+        assert all(10 * low < row.latency_ms * 1e6 / row.operations.macs < high / 10 for row in own)
+
+
+def test_a_row_a_hundred_times_off_is_named_and_costs_the_word(tmp_path: Path) -> None:
+    rows = [row | {"profile": "mine", "board": "mine"} for row in GOOD]
+    rows[2]["latency_ms"] = str(100 * float(rows[2]["latency_ms"]))
+    found = calibrate_files([write_cells(tmp_path / "rows.csv", rows)], [], out=tmp_path)["profiles"][0]
+    assert any("check its unit" in note and rows[2]["model"] in note for note in found["notes"])
+    assert found["interval_factor"] > 2
+    assert found["standing"] == "estimate"
+
+
+def test_rows_of_two_runtimes_under_one_name_are_split_and_said_so(tmp_path: Path) -> None:
+    rows = [row | {"profile": "mine", "runtime": ("tinyengine", "tflm")[place % 2]} for place, row in enumerate(GOOD)]
+    found = calibrate_files([write_cells(tmp_path / "rows.csv", rows)], [], out=tmp_path)["profiles"]
+    assert len(found) == 2
+    for line in found:
+        assert any("2 runtimes (tflm, tinyengine): a profile each" in note for note in line["notes"])
+    one = calibrate_files([write_cells(tmp_path / "one.csv", board_rows("own", profile="stm32h747"))], [], out=tmp_path)
+    assert not any("runtimes" in note for line in one["profiles"] for note in line["notes"])
 
 
 def test_contradictory_duplicates_name_both_lines(tmp_path: Path) -> None:

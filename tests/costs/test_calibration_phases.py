@@ -37,7 +37,24 @@ def test_factors_are_found_again(tmp_path: Path) -> None:
 
 
 def test_without_rows_the_prior_stands() -> None:
-    assert fit_factor(FACTORS["input_grad"], [], PI) == pytest.approx(2.8)
+    assert fit_factor(FACTORS["input_grad"], [], PI) == pytest.approx(PI.input_grad_cost_ratio)
+
+
+def test_the_prior_is_the_profiles_own() -> None:
+    stm32f746 = load_profile("stm32f746")
+    assert fit_factor(FACTORS["input_grad"], [], stm32f746) == pytest.approx(3.82)
+    assert stm32f746.storage_bandwidth_bytes_per_s == 0
+    assert fit_factor(FACTORS["load"], [], stm32f746) == pytest.approx(2e7)
+
+
+def test_fitting_again_shrinks_to_the_same_prior(tmp_path: Path) -> None:
+    forward = [row | {"phase": "forward"} for row in board_rows("mine", profile="raspberry_pi_4b", threads="4")]
+    path = write_cells(tmp_path / "rows.csv", forward + phase_rows(tmp_path, "input_grad", 1.7)[:1])
+    calibrate_files([path], [], out=None)
+    first = (tmp_path / "mine.yaml").read_text()
+    assert f"priors: {{input_grad_cost_ratio: {PI.input_grad_cost_ratio}}}" in first
+    calibrate_files([path], [], out=None)
+    assert (tmp_path / "mine.yaml").read_text() == first
 
 
 def test_forward_and_phase_rows_make_one_profile(tmp_path: Path) -> None:

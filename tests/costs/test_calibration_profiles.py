@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from calibration_rows import INFERENCE, board_rows, cells_of, write_cells
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.costs.calibration_record import PhaseCalibration, standing_of
+from tinytrain_dist.costs.extrapolation import widened
 from tinytrain_dist.costs.intervals import factors
 from tinytrain_dist.costs.latency_forms import form_of, group_of
 from tinytrain_dist.costs.measurements import Operations, Setting, read_measurements, read_operations
@@ -51,7 +54,9 @@ def test_every_setting_with_rows_has_a_profile_under_its_long_name() -> None:
         ("stm32h747", "calibrated", "estimate"),
         ("stm32h743", "calibrated", "estimate"),
         ("raspberry_pi_4b", "fitted", "estimate"),
-        ("esp32_s3", "estimate", "estimate"),
+        ("esp32_s3", "anchored", "estimate"),
+        ("stm32f746", "anchored", "anchored"),
+        ("rp2040", "estimate", "estimate"),
         ("raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu", "estimate", "fitted"),
     ],
 )
@@ -116,7 +121,8 @@ def test_the_text_of_a_shipped_calibrated_profile_is_canonical(name: str) -> Non
 def test_a_refit_changes_no_byte(tmp_path: Path) -> None:
     copy = tmp_path / "device_profiles"
     shutil.copytree(SHIPPED, copy)
-    calibrate_files([copy / "measurements" / "inference.csv"], [copy / "measurements" / "training.csv"], out=copy)
+    rows, training, scales = (copy / "measurements" / f"{name}.csv" for name in ("inference", "training", "scales"))
+    calibrate_files([rows], [training], scale_files=[scales], out=copy)
     for path in sorted(SHIPPED.glob("*.yaml")):
         assert (copy / path.name).read_text() == path.read_text(), path.name
 
@@ -156,6 +162,29 @@ def test_far_outside_the_measured_range_is_flagged_and_wider() -> None:
     assert near.extrapolated == ()
     assert set(beyond.extrapolated) >= {"macs", "ops"}
     assert beyond.latency_high_ms / beyond.latency_ms > near.latency_high_ms / near.latency_ms
+
+
+@pytest.mark.parametrize(("times", "word", "least", "most"), [(1, "calibrated", 1, 1.5), (12, "calibrated", 1.5, 2.01),
+                                                              (100, "estimate", 3, 9)])  # fmt: skip
+def test_far_beyond_the_rows_the_word_is_estimate(times: float, word: str, least: float, most: float) -> None:
+    profile = load_profile("stm32h747")
+    assert profile.calibration.forward is not None
+    high = max(row.operations.macs for row in read_measurements(INFERENCE) if row.setting.profile == "stm32h747")
+    inside = next(row.operations for row in read_measurements(INFERENCE) if row.model == "mbv1_0.5_224_imagenet")
+    scale = times * high / inside.macs / 4 if times > 1 else 1.0
+    found = predict(profile, replace(inside, macs_pointwise=scale * inside.macs_pointwise))
+    assert found.standing == word
+    assert least < found.latency_high_ms / found.latency_ms < most
+
+
+def test_the_interval_grows_without_a_jump() -> None:
+    at = np.array([1.0, 1.25, 1.3, 3.99, 4.0, 4.01, 16.0, 1e3])
+    for factor in (1.1, 1.9, 2.0, 3.0):
+        values = widened(factor, at)
+        assert (np.diff(values) >= 0).all()
+        assert values[5] / values[3] < 1.01
+        assert values[3] <= max(factor, 2.0)
+    assert widened(1.5, 16.0) == pytest.approx(4.0)
 
 
 def test_intervals_follow_the_calibration() -> None:

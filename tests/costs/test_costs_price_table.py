@@ -29,8 +29,10 @@ WORKLOADS = (
     Workload(support_size=25, iterations=40),
     Workload(support_size=3, iterations=2, optimizer="sgd", fused_update=True, way=12, batch=7),
     Workload(support_size=25, iterations=40, inspected=MCUNET.last_blocks(6)),
-    Workload(support_size=25, iterations=40, images_per_iteration=25),
+    Workload(support_size=25, iterations=40, paper_convention=True),
+    Workload(support_size=25, iterations=40, extra_images=75, batch=7),
     Workload(support_size=25, iterations=40, batch=100, full=True),
+    Workload(support_size=25, iterations=40, batch=100, full=True, paper_convention=True),
     Workload(support_size=2, iterations=0),
 )
 

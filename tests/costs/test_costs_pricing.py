@@ -13,7 +13,8 @@ from plan_strategies import plans
 from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
 from tinytrain_dist.costs.extrapolation import network_operations
 from tinytrain_dist.costs.fit import fixed_bytes
-from tinytrain_dist.costs.latency import forward_ms
+from tinytrain_dist.costs.intervals import interval_factor
+from tinytrain_dist.costs.latency import forward_ms, image_pass, optimizer_step_ms
 from tinytrain_dist.costs.lifetime import lifetime_memory
 from tinytrain_dist.costs.macs import fisher_macs, plan_macs
 from tinytrain_dist.costs.prediction import predict
@@ -32,7 +33,7 @@ SPARSE = plan_of(MCUNET, "sparse_update")
 NONE = UpdatePlan(backbone="mcunet")
 ZERO, F746 = load_profile("raspberry_pi_zero_2"), load_profile("stm32f746")
 WORK = Workload(support_size=25, iterations=40)
-HUNDRED = replace(WORK, batch=100, full=True)
+HUNDRED = replace(WORK, batch=100, full=True, paper_convention=True)
 
 
 def test_price_has_the_columns_of_a_row() -> None:
@@ -54,7 +55,7 @@ def test_an_iteration_passes_support_and_pseudo_query_images() -> None:
 
 
 def test_the_papers_convention_of_25_passes_is_half_of_a_step_that_holds_the_task() -> None:
-    paper = price(MCUNET, SPARSE, ZERO, replace(WORK, images_per_iteration=25))
+    paper = price(MCUNET, SPARSE, ZERO, replace(WORK, paper_convention=True))
     assert 2 * paper.training_macs == price(MCUNET, SPARSE, ZERO, replace(WORK, batch=50)).training_macs
 
 
@@ -62,6 +63,38 @@ def test_prototypes_need_a_second_forward_pass_below_the_batch_of_the_whole_task
     whole, part = (price(MCUNET, SPARSE, F746, replace(WORK, batch=batch)) for batch in (50, 49))
     assert part.training_macs - whole.training_macs == 40 * 25 * MCUNET.forward_macs
     assert part.training_ms - whole.training_ms == pytest.approx(40 * 25 * forward_ms(MCUNET, F746))
+
+
+def test_a_batch_holds_no_more_images_than_there_are() -> None:
+    plan = full_plan(MCUNET)
+    fifty, hundred = (price(MCUNET, plan, ZERO, replace(WORK, full=True, batch=batch)) for batch in (50, 100))
+    assert fifty == hundred
+    assert hundred.batch == 50
+    assert price(MCUNET, NONE, ZERO, replace(WORK, batch=100)).batch == 25
+    paper = price(MCUNET, plan, ZERO, HUNDRED)
+    assert paper.batch == 100
+    assert paper.paper_memory_bytes > 1.9 * hundred.paper_memory_bytes
+
+
+def test_fit_on_a_limit_without_a_source_needs_twice_of_it() -> None:
+    sourced = load_profile("stm32h743")
+    bare = sourced.model_copy(update={"provenance": {}})
+    priced = price(MCUNET, SPARSE, sourced, WORK)
+    high, low = priced.peak_high_bytes, priced.peak_low_bytes
+    for ram, known, unknown in ((2 * high, "yes", "yes"), (2 * high - 2, "yes", "uncertain"),
+                                (low // 2 + 1, "no", "uncertain"), (low // 2 - 1, "no", "no")):  # fmt: skip
+        limits = {"ram_bytes": ram, "flash_bytes": None}
+        found = [price(MCUNET, SPARSE, p.model_copy(update=limits), WORK).fits for p in (sourced, bare)]
+        assert found == [known, unknown]
+
+
+def test_query_images_in_the_loss_need_the_prototypes_too() -> None:
+    """``transductive``: support, its augmented copy and the query; below their batch the support passes once more."""
+    more = replace(WORK, extra_images=75)
+    macs = plan_macs(MCUNET, SPARSE)
+    both = macs.forward + macs.backward
+    assert price(MCUNET, SPARSE, F746, more).training_macs == 40 * (125 * both + 25 * macs.forward)
+    assert price(MCUNET, SPARSE, F746, replace(more, batch=125)).training_macs == 40 * 125 * both
 
 
 @pytest.mark.parametrize("work", [replace(WORK, iterations=0), WORK])
@@ -76,10 +109,12 @@ def test_phases_add_up_and_an_estimate_may_be_half_or_double() -> None:
     priced = price(MCUNET, SPARSE, ZERO, WORK)
     phases = priced.load_ms + priced.selection_ms + priced.training_ms + priced.swap_ms
     assert priced.latency_ms == pytest.approx(phases)
-    assert (priced.latency_low_ms, priced.latency_high_ms) == (priced.latency_ms / 2, priced.latency_ms * 2)
-    assert priced.energy_mj is not None
-    assert priced.energy_low_mj == priced.energy_mj / 2
-    assert priced.energy_high_mj == priced.energy_mj * 2
+    unmeasured = load_profile("max78000").model_copy(update={"active_power_w": 0.1, "io_power_w": 0.1})
+    bare = price(MCUNET, SPARSE, unmeasured, WORK)
+    assert (bare.latency_low_ms, bare.latency_high_ms) == (bare.latency_ms / 2, bare.latency_ms * 2)
+    assert bare.energy_mj is not None
+    assert bare.energy_low_mj == bare.energy_mj / 2
+    assert bare.energy_high_mj == bare.energy_mj * 2
     assert priced.standing == "estimate"
 
 
@@ -189,9 +224,9 @@ def test_energy_is_power_of_the_phase_times_its_time() -> None:
 
 def test_a_training_step_on_the_stm32f746_lies_in_the_interval_of_the_estimate() -> None:
     """Published: 546 ms for one sparse step of mcunet at 128 pixels (arXiv 2206.15472, Fig. 10)."""
-    one = Workload(support_size=1, iterations=1, images_per_iteration=1, optimizer="sgd")
-    priced = price(MCUNET, SPARSE, F746, one)
-    assert priced.latency_low_ms < 546 < priced.latency_high_ms
+    step_ms = image_pass(MCUNET, SPARSE, F746).total_ms + optimizer_step_ms(MCUNET, SPARSE, F746, optimizer="sgd")
+    factor = interval_factor(F746)
+    assert step_ms / factor < 546 < step_ms * factor
 
 
 def test_budget_of_a_device_and_of_the_paper() -> None:
@@ -221,7 +256,8 @@ def test_compute_share_must_be_a_share(share: float) -> None:
         ({"batch": 0}, "batch"),
         ({"optimizer": "adagrad"}, "optimizer"),
         ({"way": 0}, "way"),
-        ({"images_per_iteration": 0}, "images_per_iteration"),
+        ({"extra_images": -1}, "extra_images"),
+        ({"extra_images": 3, "paper_convention": True}, "extra_images"),
     ],
 )
 def test_a_bad_workload_says_which_setting(change: dict[str, object], key: str) -> None:
@@ -229,16 +265,20 @@ def test_a_bad_workload_says_which_setting(change: dict[str, object], key: str) 
         replace(WORK, **change)  # type: ignore[arg-type]
 
 
-def test_what_lies_outside_the_measured_rows_is_named_and_wider_at_most_as_an_estimate() -> None:
-    """The Raspberry Pi's rows are of networks with 314 million MACs and more; mcunet has 22 million."""
+def test_what_lies_outside_the_measured_rows_is_named_and_wider_with_the_distance() -> None:
+    """The Raspberry Pi's rows are of networks with 314 million MACs and more; mcunet has 22 million: an estimate."""
     far, near = price(MCUNET, NONE, ZERO, WORK), price(layer_graph("mcunet", 512), NONE, ZERO, WORK)
     assert ZERO.calibration.forward is not None
     inside = ZERO.calibration.forward.interval_factor
     assert "macs" in far.extrapolated.split(", ")
     assert near.extrapolated == "weights"
     compute = far.latency_ms - far.load_ms
-    assert inside * compute < far.latency_high_ms - 2 * far.load_ms <= 2 * compute * (1 + 1e-9)
-    assert price(MCUNET, NONE, F746, WORK).extrapolated == ""  # no rows at all: an estimate, and so it says
+    distance = ZERO.calibration.forward.measured_range["macs"][0] / MCUNET.forward_macs
+    assert far.standing == "estimate" and near.standing == "fitted"
+    assert (far.latency_high_ms - 2 * far.load_ms) / compute > 2
+    assert (far.latency_high_ms - 2 * far.load_ms) / compute >= max(inside, distance**0.5) * (1 - 1e-9)
+    bare = load_profile("max78000")
+    assert price(MCUNET, NONE, bare, WORK).extrapolated == ""  # no rows at all: an estimate, and so it says
     assert predict(ZERO, network_operations(MCUNET)).extrapolated == tuple(far.extrapolated.split(", "))
 
 

@@ -24,6 +24,8 @@ LISTED = {
     "name", "board", "runtime", "precision", "threads", "accelerator", "standing", "ram_bytes", "flash_bytes",
 }  # fmt: skip
 
+PAPER_ZERO = "raspberry_pi_zero_2--tinytrain-paper--fp32--t4--cpu"
+
 
 def _json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     assert main([*words, "--json"]) == 0
@@ -72,7 +74,8 @@ def test_costs_of_the_published_scheme(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_costs_on_a_device(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("costs", "--backbone", "mcunet", "--method", "full_train", "--batch", "100")
-    answer = _json(capsys, *words, "--device", "raspberry_pi_zero_2")
+    assert _json(capsys, *words)["batch"] == 50
+    answer = _json(capsys, *words, "--paper-cost", "--device", "raspberry_pi_zero_2")
     assert answer["paper_memory_rule"] == "full_train"
     assert answer["fits"] == "no"
     assert answer["swap_ms"] > 0
@@ -88,6 +91,53 @@ def test_costs_shows_every_counter_at_any_precision_and_batch(capsys: pytest.Cap
     assert int8["lifetime_int8_optimizer_bytes"] == 0 < fp32["lifetime_int8_optimizer_bytes"]
     assert fp32["recomputed_forward_macs"] == 40 * 25 * fp32["forward_macs"]
     assert _json(capsys, *words, "--batch", "50")["recomputed_forward_macs"] == 0
+
+
+def test_query_images_are_paid_and_the_prototypes_with_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "transductive")
+    without, found = _json(capsys, *words), _json(capsys, *words, "--query", "75")
+    assert (found["query"], found["images_per_iteration"]) == (75, 125)
+    assert found["recomputed_forward_macs"] == without["recomputed_forward_macs"] == 40 * 25 * found["forward_macs"]
+    both = found["forward_macs"] + found["backward_macs"]
+    assert found["training_macs"] - without["training_macs"] == 40 * 75 * both
+    assert "extra_images" in _error(capsys, *words, "--query", "-1")
+
+
+def test_the_papers_convention_can_be_typed_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "full_train")
+    paper = _json(capsys, *words, "--paper-cost", "--batch", "100", "--samples", "400", "--device", PAPER_ZERO)
+    assert (paper["images_per_iteration"], paper["recomputed_forward_macs"]) == (25, 0)
+    assert paper["training_macs"] == 40 * 25 * (paper["forward_macs"] + paper["backward_macs"])
+    assert paper["latency_ms"] / 60e3 == pytest.approx(90, rel=0.2)
+    assert main([*words, "--paper-cost"]) == 0
+    assert "25 sample passes" in capsys.readouterr().out
+    assert main([*words]) == 0
+    assert "25 support + 25 pseudo-query images, 25 once more forward" in capsys.readouterr().out
+    assert main(["costs", "--backbone", "mcunet", "--all-methods", "--paper-cost"]) == 0
+    assert "25 sample passes" in capsys.readouterr().out
+
+
+def test_the_microcontroller_counter_keeps_every_image_of_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "sparse_update")
+    one, five = _json(capsys, *words), _json(capsys, *words, "--batch", "5")
+    for name, times in (("mask", 5), ("input", 5), ("feature", 5), ("weight", 1), ("bias", 1)):
+        key = f"microcontroller_{name}_bytes"
+        assert five[key] == times * one[key] > 0
+    assert one["microcontroller_memory_bytes"] == 102_240 < five["microcontroller_memory_bytes"]
+
+
+def test_a_limit_without_a_source_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--method", "sparse_update", "--device")
+    assert _json(capsys, *words, "stm32h747")["unsourced_limits"] == ["ram_bytes", "flash_bytes"]
+    assert _json(capsys, *words, "stm32f746")["unsourced_limits"] == []
+    for name, marked in (("stm32h747", True), ("stm32f746", False)):
+        assert main([*words, name]) == 0
+        assert ("without a source" in capsys.readouterr().out) == marked
+        assert main(["costs", "--backbone", "mcunet", "--all-methods", "--device", name]) == 0
+        assert ("without a source" in capsys.readouterr().out) == marked
+    assert main(["devices", "list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "MiB*" in lines["stm32h747"] and "MiB*" not in lines["stm32f746"]
 
 
 def test_a_ratio_is_shown_at_equal_batch_beside_the_papers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def memory_counters(
     paper = counted_memory(
         graph, plan, full=chosen.full, batch=workload.batch, optimizer=workload.optimizer, bytes_per_element=element
     )
-    sparse = microcontroller_memory(graph, plan)
+    sparse = microcontroller_memory(graph, plan, batch=workload.batch)
     return {
         "paper_memory_rule": paper.rule,
         "paper_memory_precision": precision,

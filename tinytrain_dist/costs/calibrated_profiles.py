@@ -16,6 +16,7 @@ from tinytrain_dist.costs.phase_fit import CalibratedPhases
 from tinytrain_dist.costs.profile_files import load_profile, profile_path, read_profile, setting_of
 from tinytrain_dist.costs.profile_writer import header_of, own_keys, write_profile
 from tinytrain_dist.costs.profiles import DeviceProfile, numeric_fields
+from tinytrain_dist.costs.scale_fit import ScaledPhase
 from tinytrain_dist.costs.training_fit import CalibratedTraining
 from tinytrain_dist.foundation.errors import ProfileError
 
@@ -110,6 +111,22 @@ def write_setting(
     return _write(target, values, sources, phases)
 
 
+def write_scaled(target: Target, found: ScaledPhase, *, phase: str, rows: Sequence[Measurement]) -> DeviceProfile:
+    """Write what one or two rows scale into ``target``; returns the profile as read back."""
+    text = "; ".join(sorted({row.source for row in rows}))
+    keys = target.keys.get("provenance", {})
+    said = {name: keys.get(name, {}).get("source", "") for name in found.coefficients}
+    new = f"shape: {target.keys.get('extends', 'as stated before')}; scale: {text}" if phase == "forward" else (
+        f"fitted to {len(rows)} whole training steps ({text})"
+    )  # fmt: skip
+    sources = {
+        name: {"kind": "derived", "source": new}
+        for name in found.coefficients
+        if phase != "forward" or "scale: " not in said[name]
+    }
+    return _write(target, found.coefficients, sources, {phase: found.record})
+
+
 def write_training(target: Target, found: CalibratedTraining, *, source: str) -> DeviceProfile:
     """Write the factors of whole training runs into ``target``; returns the profile as read back."""
     text = f"fitted to {found.training.rows} whole training runs ({source})"
@@ -135,11 +152,12 @@ def write_phases(target: Target, found: CalibratedPhases) -> DeviceProfile:
 def write_measured_phases(target: Target, found: MeasuredPhases) -> DeviceProfile:
     """Write the forms of training phases measured by themselves into ``target``; returns the profile as read back."""
     source = {"kind": "derived", "source": "fitted to whole passes and layers measured on the device"}
-    phases = {"training": found.training}
-    before = read_profile(target.path).calibration.forward
-    if found.forward and before is not None:
+    before = read_profile(target.path).calibration
+    priors = {} if before.training is None else before.training.priors
+    phases = {"training": found.training.model_copy(update={"priors": priors})}
+    if found.forward and before.forward is not None:
         forward = {"form": FORM, "coefficient_intervals": {}, **error_fields(found.forward_errors)}
-        phases["forward"] = before.model_copy(update=forward)
+        phases["forward"] = before.forward.model_copy(update=forward)
     values = {"phases": found.coefficients, **found.forward}
     return _write(target, values, dict.fromkeys(found.forward, source), phases)
 

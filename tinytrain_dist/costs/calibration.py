@@ -20,6 +20,7 @@ from tinytrain_dist.costs.measurements import Measurement, Setting, by_setting, 
 CONFIDENCE = 0.90
 SLOWER_ON_MORE_THREADS = 1.2
 """More threads taking this much longer than fewer contradicts them: one of the two rows is wrong."""
+SUSPICIOUS_LOG = math.log(4.0)
 PRIOR_ROWS = 4.0
 """Weight, in rows, of the class's spread when a setting's own spread is estimated."""
 
@@ -184,6 +185,7 @@ def _record(form: Form, setting: Setting, folds: _Folds, full: FittedForm) -> Ca
         interval_factor=rounded(folds.spread.factor(setting), digits=3),
         rows_hash=rows_hash(own),
         contradictory=[folds.rows[i].label for i in folds.mine(setting) if i in folds.flagged],
+        suspicious=suspicious_rows([item for item in unseen if item.row in fitted]),
         coefficient_intervals=_coefficient_intervals(form, full, setting),
         measured_range=_measured_range(fitted),
     )
@@ -191,6 +193,17 @@ def _record(form: Form, setting: Setting, folds: _Folds, full: FittedForm) -> Ca
     return CalibratedSetting(
         setting=setting, board=own[0].board, coefficients=_fields(form, values), forward=forward, unseen=tuple(unseen)
     )
+
+
+def suspicious_rows(unseen: Sequence[UnseenRow]) -> list[str]:
+    """Return the rows whose predicted over measured time is more than 4 times off the median of all: another unit?"""
+    own = [item for item in unseen if item.kind == "row"]
+    if len(own) < 3:
+        return []
+    ratios = [math.log(item.predicted_ms / item.row.latency_ms) for item in own]
+    middle = float(np.median(ratios))
+    found = [item.row.label for item, ratio in zip(own, ratios, strict=True) if abs(ratio - middle) > SUSPICIOUS_LOG]
+    return sorted(set(found))
 
 
 def _mean(errors: list[float]) -> float | None:

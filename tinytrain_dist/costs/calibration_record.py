@@ -40,6 +40,10 @@ class PhaseCalibration(BaseModel):
         profile's rows and of all its siblings'. Contradictory rows count, though they are kept out of the fit.
     interval_factor
         A value ``v`` lies in ``[v / factor, v * factor]`` with 90 % confidence, inside the measured range.
+    contradictory, suspicious
+        Rows kept out of the fit because others contradict them; rows in it that others predict 4 times off.
+    priors
+        Field -> what its factor was shrunk to: the profile's value before any row of its phase.
     measured_range
         Smallest and largest total of the rows, by name; a number outside is an extrapolation.
     """
@@ -56,12 +60,16 @@ class PhaseCalibration(BaseModel):
     interval_factor: Factor
     rows_hash: Annotated[str, Field(description="hash of the rows")] = ""
     contradictory: Annotated[list[str], Field(description="a list of names of rows")] = []
+    suspicious: Annotated[list[str], Field(description="a list of names of rows")] = []
     coefficient_intervals: Annotated[dict[str, Bounds], Field(description="field -> [low, high]")] = {}
+    priors: Annotated[dict[str, float], Field(description="field -> a number")] = {}
     measured_range: Annotated[dict[str, Bounds], Field(description="total -> [low, high]")] = {}
 
     @property
     def standing(self) -> Standing:
-        """The word this phase has earned."""
+        """The word this phase has earned; with an interval wider than an estimate's it is no more than one."""
+        if self.interval_factor > ESTIMATE_FACTOR:
+            return "estimate"
         stated = None if self.form == WHOLE_RUNS else self.leave_family_out_error
         return standing_of(rows=self.rows, families=self.families, leave_family_out_error=stated)
 

@@ -1,7 +1,8 @@
 """Which numbers lie outside what was measured: named, and with an interval that grows with the distance.
 
 A forward pass is compared by its totals with the rows of forward passes, a training step by its MACs with the rows
-of training. No interval grows beyond that of an estimate: rows far away are worth no less than no rows.
+of training. Up to ``FAR`` times the range no interval grows beyond that of an estimate; beyond, the rows say nothing
+any more: the word is ``estimate``, and the interval goes on growing with the root of the distance.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ Phase = Literal["forward", "training"]
 
 TOLERANCE = 1.25
 """A total this far outside the measured range is no extrapolation worth a flag."""
+FAR = 4.0
+"""A total this far outside the measured range: the word is ``estimate``, whatever the rows have earned inside."""
 _WIDENING = 0.5
 _LEAST, _FARTHEST = 1e-9, 1e6
 BACKWARD_TOTALS = ("backward_macs", "input_grad_macs", "weight_grad_macs")
@@ -79,12 +82,13 @@ def beyond(value: Any, low: float, high: float, *, only_above: bool) -> Any:
 
 
 def widened(factor: float, farthest: Any) -> Any:
-    """Return the interval's factor at ``farthest`` times the measured range, at most that of an estimate.
+    """Return the interval's factor at ``farthest`` times the measured range; up to ``FAR`` at most an estimate's.
 
     ``farthest`` is a number or a vector, and so is what comes back.
     """
     distance = np.where(farthest > TOLERANCE, farthest, 1.0)
-    return np.minimum(factor * distance**_WIDENING, max(factor, ESTIMATE_FACTOR))[()]
+    most = max(factor, ESTIMATE_FACTOR) * np.maximum(distance / FAR, 1.0) ** _WIDENING
+    return np.minimum(factor * distance**_WIDENING, most)[()]
 
 
 def price_distances(

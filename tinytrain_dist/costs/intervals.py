@@ -15,7 +15,7 @@ import numpy as np
 
 from tinytrain_dist.costs.calibration_record import ESTIMATE_FACTOR
 from tinytrain_dist.costs.energy import PhaseTimes, powers_w
-from tinytrain_dist.costs.extrapolation import Phase, widened
+from tinytrain_dist.costs.extrapolation import FAR, Phase, widened
 from tinytrain_dist.costs.profiles import DeviceProfile
 
 PUBLISHED_POWER_FACTOR = 1.2
@@ -85,15 +85,17 @@ def factors(profile: DeviceProfile, *, phase: Phase, farthest: Any = 1.0) -> Fac
     """Return the factors at ``farthest`` times the measured range (a number or a vector).
 
     A bandwidth that is assumed may be half or double; one that was fitted to the rows of the phase is as good as
-    these rows.
+    these rows, and knows no more of a network far from them than an estimate does.
     """
     time = widened(interval_factor(profile, phase=phase), farthest)
     energy = widened(combined_factor(profile, phase=phase), farthest)
+    waiting, waiting_energy = (widened(factor(profile, phase=phase), np.minimum(farthest, FAR))
+                               for factor in (interval_factor, combined_factor))  # fmt: skip
     is_known = profile.provenance_of("storage_bandwidth_bytes_per_s").kind in _KNOWN
     least = 1.0 if is_known else ESTIMATE_FACTOR
     return Factors(
-        compute_time=time, storage_time=np.maximum(time, least),
-        compute_energy=energy, storage_energy=np.maximum(energy, least),
+        compute_time=time, storage_time=np.maximum(waiting, least),
+        compute_energy=energy, storage_energy=np.maximum(waiting_energy, least),
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Form for in-order cores; fitted to published inference rows it leaves about 6 % leave-one-out error on a Cortex-M7
 (MACs alone: 25 %). Training has its own factors and standing; ``costs/intervals.py`` says how far to trust both.
-A batch is priced image by image: no figure assumes that a larger batch reads weights less often.
+A batch is priced image by image: no figure assumes that a larger batch reads weights less often. Only where whole runs
+said so (``overhead_per``) are operations launched once per batch (``without_launches``).
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ class ImagePass:
     def total_ms(self) -> float:
         """Forward and backward."""
         return self.forward_ms + self.input_grad_ms + self.weight_grad_ms
+
+
+def without_launches(profile: DeviceProfile) -> DeviceProfile:
+    """Return ``profile`` without what every batch pays once; itself where images pay for all of it."""
+    if profile.overhead_per == "image":
+        return profile
+    return profile.model_copy(update={"layer_overhead_us": 0.0, "pass_overhead_us": 0.0})
 
 
 def ns_per_mac(layer: ConvLayer, profile: DeviceProfile) -> float:

@@ -132,8 +132,14 @@ def read_operations(path: Path) -> tuple[Operations, ...]:
 
 
 def rows_hash(rows: Iterable[Measurement]) -> str:
-    """Return the content hash of what a fit reads of ``rows``."""
-    return content_hash([[row.setting.long_name, row.model, row.latency_ms, row.energy_mj] for row in rows])[:16]
+    """Return the content hash of all that a fit reads of ``rows``: operation totals and further counts, too."""
+    return content_hash([
+        [
+            row.setting.long_name, row.phase, row.model, row.family, row.status, row.latency_ms, row.energy_mj,
+            [getattr(row.operations, name) for name in OPERATION_COLUMNS], [list(pair) for pair in row.further],
+        ]
+        for row in rows
+    ])[:16]  # fmt: skip
 
 
 def _records(
@@ -241,7 +247,7 @@ def _check_units(path: Path, rows: Sequence[Measurement]) -> None:
         middle = speeds[len(speeds) // 2]
         for row in group:
             ratio = row.latency_ms / row.operations.macs / middle
-            if len(group) > 2 and not 1 / UNIT_FACTOR < ratio < UNIT_FACTOR:
+            if len(group) > 1 and not 1 / UNIT_FACTOR < ratio < UNIT_FACTOR:
                 raise ProfileError(
                     f"{path}, line {row.line}: latency_ms {row.latency_ms:g} of {row.model} is {ratio:.3g} times what "
                     "the other rows of the setting say per MAC; allowed: milliseconds in every row (mixed units?)"

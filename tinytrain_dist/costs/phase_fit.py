@@ -1,7 +1,8 @@
 """Rows of single training phases -> the factors a profile prices them by.
 
-Each factor is a geometric mean of what its rows say, shrunk to a wide prior: one public point puts a backward MAC
-at 2.8 forward MACs (STM32F746, arXiv 2206.15472, Fig. 10), a Fisher pass at what its MACs say.
+Each factor is a geometric mean of what its rows say, shrunk to a wide prior: what the profile states before it has
+rows of the phase (3.82 forward MACs for a backward MAC on microcontrollers, from the STM32F746's two published steps),
+kept in the record, so that fitting again shrinks to the same. ``FACTORS`` holds what counts where a profile states 0.
 """
 
 from __future__ import annotations
@@ -100,23 +101,33 @@ def calibrate_phases(rows: Sequence[Measurement], profile: DeviceProfile) -> Cal
     """Return the factors of the phases that ``rows`` of one setting time, given its forward coefficients."""
     coefficients: dict[str, float | int] = {}
     num_rows: dict[str, int] = {}
+    priors: dict[str, float] = {}
     errors: dict[str, list[float]] = {"row": [], "family": []}
     for phase, factor in FACTORS.items():
         own = [row for row in rows if row.phase == phase]
         if own:
+            priors[factor.field] = prior_of(factor, profile)
             value = rounded(fit_factor(factor, own, profile))
             coefficients[factor.field] = int(value) if factor.field.endswith("_per_s") else value
             num_rows[factor.field] = len(own)
             for kind, found in _unseen_errors(factor, own, profile).items():
                 errors[kind] += found
-    return CalibratedPhases(coefficients=coefficients, num_rows=num_rows, training=_record(rows, errors))
+    return CalibratedPhases(coefficients=coefficients, num_rows=num_rows, training=_record(rows, errors, priors))
+
+
+def prior_of(factor: Factor, profile: DeviceProfile) -> float:
+    """Return what a factor is shrunk to: the profile's own value from before any row, the general one where it is 0."""
+    training = profile.calibration.training
+    kept = {} if training is None else training.priors
+    stated = kept.get(factor.field, float(getattr(profile, factor.field)))
+    return stated if stated > 0 else factor.prior
 
 
 def fit_factor(factor: Factor, rows: Sequence[Measurement], profile: DeviceProfile) -> float:
-    """Return the factor that ``rows`` state, shrunk to its prior in logarithms; the prior itself without rows."""
+    """Return the factor that ``rows`` state, shrunk to ``prior_of`` in logarithms; the prior itself without rows."""
     prior_weight, row_weight = PRIOR_WIDTH**-2, ROW_SIGMA**-2
     logs = [math.log(factor.stated(row, profile)) for row in rows]
-    total = prior_weight * math.log(factor.prior) + row_weight * sum(logs)
+    total = prior_weight * math.log(prior_of(factor, profile)) + row_weight * sum(logs)
     return math.exp(total / (prior_weight + row_weight * len(logs)))
 
 
@@ -133,7 +144,7 @@ def _unseen_errors(factor: Factor, rows: Sequence[Measurement], profile: DeviceP
     }
 
 
-def _record(rows: Sequence[Measurement], errors: dict[str, list[float]]) -> PhaseCalibration:
+def _record(rows: Sequence[Measurement], errors: dict[str, list[float]], priors: dict[str, float]) -> PhaseCalibration:
     worst = errors["family"] or errors["row"]
     weight = PRIOR_ROWS + len(worst)
     squares = PRIOR_ROWS * ROW_SIGMA**2 + sum(math.log1p(error) ** 2 for error in worst)
@@ -148,6 +159,7 @@ def _record(rows: Sequence[Measurement], errors: dict[str, list[float]]) -> Phas
         largest_error=rounded(float(np.max(np.abs(worst))), digits=3) if worst else None,
         interval_factor=rounded(factor if worst else max(ESTIMATE_FACTOR, factor), digits=3),
         rows_hash=rows_hash(rows),
+        priors=priors,
         measured_range=macs_range(rows),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinytrain_dist.costs.calibration_record import Standing
-from tinytrain_dist.costs.extrapolation import forward_distances, widened
+from tinytrain_dist.costs.extrapolation import FAR, forward_distances, widened
 from tinytrain_dist.costs.intervals import combined_factor, interval_factor
 from tinytrain_dist.costs.latency_forms import NS_PER_MS, NS_PER_US
 from tinytrain_dist.costs.measurements import ELEMENT_BYTES, Operations
@@ -45,7 +45,7 @@ def predict(profile: DeviceProfile, operations: Operations) -> Prediction:
         energy_mj=energy,
         energy_low_mj=None if energy is None else energy / energy_factor,
         energy_high_mj=None if energy is None else energy * energy_factor,
-        standing=profile.standing,
+        standing="estimate" if farthest > FAR else profile.standing,
         extrapolated=tuple(beyond),
     )
 

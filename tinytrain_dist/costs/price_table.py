@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,15 @@ from tinytrain_dist.costs.counters import STATE_WORD_BYTES
 from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
 from tinytrain_dist.costs.extrapolation import (
     BACKWARD_TOTALS,
+    FAR,
     TOLERANCE,
     beyond,
     forward_distances,
     network_operations,
 )
-from tinytrain_dist.costs.fit import COUNTER_ERRORS, fixed_bytes
+from tinytrain_dist.costs.fit import ADAPTER_GAP_PERCENT, COUNTER_ERRORS, fixed_bytes, limit_bytes
 from tinytrain_dist.costs.intervals import Spans, factors, spans
+from tinytrain_dist.costs.latency import without_launches
 from tinytrain_dist.costs.latency_forms import NS_PER_MS
 from tinytrain_dist.costs.lifetime import lifetime_totals
 from tinytrain_dist.costs.lifetime_graph import INT8_RUNTIME, RuntimeRules
@@ -29,7 +31,7 @@ from tinytrain_dist.costs.plan_features import PlanFeatures, plan_features
 from tinytrain_dist.costs.plan_times import PlanTimes, plan_times, update_shares
 from tinytrain_dist.costs.pricing import Price, phase_of, standing_word
 from tinytrain_dist.costs.profiles import DeviceProfile
-from tinytrain_dist.costs.workload import Workload
+from tinytrain_dist.costs.workload import PAPER_IMAGES, Workload
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 
@@ -65,6 +67,9 @@ def price_table(
         Columns that are unknown, missing or of different lengths, or a number outside its range.
     """
     given = _checked(cells, plans, profiles, workload)
+    batches = _batches(given, plans, workload)
+    if (batches < workload.batch).any():
+        return _by_batch(graph, given, batches, plans=plans, profiles=profiles, workload=workload)
     features = plan_features(graph, plans, workload)
     counted = _counted(graph, plans, features, profiles, workload)
     table = _empty(len(given["plan"]))
@@ -76,9 +81,41 @@ def price_table(
     for place in np.unique(given["device"]):
         rows = np.flatnonzero(given["device"] == place)
         profile, here = profiles[place], {name: values[rows] for name, values in given.items()}
-        times = plan_times(graph, plans, shares, profile, workload)
-        found = _device_columns(graph, here, features, counted[profile.fit_counter], times, profile, workload)
+        times = tuple(
+            plan_times(graph, plans, shares, by, workload) for by in dict.fromkeys((profile, without_launches(profile)))
+        )
+        own = counted[profile.fit_counter]
+        gaps = _gaps(plans, own, profile, workload)
+        found = _device_columns(graph, here, features, (own, gaps), times, profile, workload)
         for name, values in found.items():
+            table[name][rows] = values
+    return table
+
+
+def _batches(cells: Mapping[str, Ints], plans: PlanArrays, workload: Workload) -> Ints:
+    """Return the images that pass at once, of every cell: as ``Workload.at_once`` says."""
+    if workload.paper_convention:
+        return np.full(len(cells["plan"]), workload.batch)
+    changes = (plans.start < plans.weights.shape[1])[cells["plan"]]
+    trains = changes & (cells["iterations"] > 0)
+    there = np.where(trains, _step_images(cells, workload), cells["support_size"])
+    return np.minimum(workload.batch, there)
+
+
+def _by_batch(
+    graph: LayerGraph,
+    cells: Mapping[str, Ints],
+    batches: Ints,
+    *,
+    plans: PlanArrays,
+    profiles: Sequence[DeviceProfile],
+    workload: Workload,
+) -> dict[str, Column]:
+    table = _empty(len(batches))
+    for batch in np.unique(batches):
+        rows, own = np.flatnonzero(batches == batch), replace(workload, batch=int(batch))
+        here = {name: values[rows] for name, values in cells.items()}
+        for name, values in price_table(graph, here, plans=plans, profiles=profiles, workload=own).items():
             table[name][rows] = values
     return table
 
@@ -135,25 +172,26 @@ def _counted(
 
 
 def _step_images(cells: Mapping[str, Ints], workload: Workload) -> Ints:
-    given = workload.images_per_iteration
-    return 2 * cells["support_size"] if given is None else np.full(len(cells["plan"]), given)
+    if workload.paper_convention:
+        return np.full(len(cells["plan"]), PAPER_IMAGES)
+    return 2 * cells["support_size"] + workload.extra_images
 
 
 def _device_columns(
     graph: LayerGraph,
     cells: Mapping[str, Ints],
     features: PlanFeatures,
-    counted: Ints,
-    times: PlanTimes,
+    memory: tuple[Ints, Ints],
+    times: tuple[PlanTimes, ...],
     profile: DeviceProfile,
     workload: Workload,
 ) -> dict[str, Any]:
-    plan = cells["plan"]
+    plan, (counted, gaps) = cells["plan"], memory
     weights = graph.weights + features.module_weights
     norms = graph.norm_parameters + features.module_norms
     stored = (weights * profile.bytes_per_element + norms * STATE_WORD_BYTES)[plan]
     peak, flash = counted[plan] + fixed_bytes(graph, profile), stored + profile.code_allowance_bytes
-    margin, verdict = profile.ram_bytes - peak, _verdict(profile, peak, flash)
+    margin, verdict = profile.ram_bytes - peak, _verdict(profile, peak, flash, gap=gaps[plan])
     trains = (cells["iterations"] > 0) & ~features.empty[plan]
     phases, passes, macs = _phases(
         cells, features, times, profile, workload, trains,
@@ -167,7 +205,6 @@ def _device_columns(
     columns = {
         **verdict,
         "fit_counter": profile.fit_counter, "price_numerics": profile.price_numerics,
-        "standing": _standing(profile, trains),
         "peak_bytes": peak, "flash_bytes": flash, "ram_margin_bytes": margin, "training_macs": macs,
         "load_ms": phases.load_ms, "selection_ms": phases.selection_ms, "training_ms": phases.training_ms,
         "swap_ms": phases.swap_ms, "latency_ms": phases.total_ms, "load_mj": energies.load_mj,
@@ -189,9 +226,9 @@ def _load_ms(graph: LayerGraph, features: PlanFeatures, plan: Ints, profile: Dev
     return np.asarray((measured.get("passes", 0.0) + parameters * measured.get("weights", 0.0)) / NS_PER_MS)
 
 
-def _standing(profile: DeviceProfile, trains: Flags) -> Column:
+def _standing(profile: DeviceProfile, trains: Flags, farthest: Column) -> Column:
     training, forward = (np.array(standing_word(profile, trains=word), object) for word in (True, False))
-    return np.where(trains, training, forward)
+    return np.where(farthest > FAR, np.array("estimate", object), np.where(trains, training, forward))
 
 
 def _intervals(
@@ -203,12 +240,13 @@ def _intervals(
     swaps: tuple[Column, ...],
     profile: DeviceProfile,
 ) -> dict[str, Any]:
-    """Return the ends of time and energy, and what is extrapolated; a cell trains or passes forward only."""
+    """Return the ends of time and energy, what is extrapolated, and the word; a cell trains or passes forward only."""
     forward = forward_distances(profile, network_operations(graph))
     farthest = max([1.0, *forward.values()])
     names, distances = _training_distances(features, forward, profile)
+    trained = np.maximum(distances, farthest)[plan]
     found = {
-        True: factors(profile, phase=phase_of(trains=True), farthest=np.maximum(distances, farthest)[plan]),
+        True: factors(profile, phase=phase_of(trains=True), farthest=trained),
         False: factors(profile, phase=phase_of(trains=False), farthest=farthest),
     }
     both = {word: spans(phases, (swaps[0], swaps[1]), profile, found[word]) for word in (True, False)}
@@ -218,6 +256,7 @@ def _intervals(
         else np.where(trains, getattr(both[True], field.name), getattr(both[False], field.name))
         for field in fields(Spans)
     }
+    ends["standing"] = _standing(profile, trains, np.where(trains, trained, farthest))
     return ends | {"extrapolated": np.where(trains, names[plan], np.array(", ".join(forward), object))}
 
 
@@ -244,7 +283,7 @@ def _training_distances(
 def _phases(
     cells: Mapping[str, Ints],
     features: PlanFeatures,
-    times: PlanTimes,
+    times: tuple[PlanTimes, ...],
     profile: DeviceProfile,
     workload: Workload,
     trains: Flags,
@@ -255,31 +294,49 @@ def _phases(
     """Return the time of each phase, passes of a batch, MACs of the training phase; ``PhaseTimes`` holds vectors."""
     plan, support, iterations = cells["plan"], cells["support_size"], cells["iterations"]
     images = _step_images(cells, workload)
-    again = support * (workload.batch < images) if workload.images_per_iteration is None else 0 * support
-    forward = times.forward_ms[plan]
-    step = images * times.image_ms[plan] + again * forward + times.optimizer_ms[plan]
-    passes = iterations * (2 * -(-images // workload.batch) + -(-again // workload.batch))
-    passes = np.where(trains, passes, -(-support // workload.batch))
+    again = support * ((workload.batch < images) & (not workload.paper_convention))
+    whole, body = times[0], times[-1]
+
+    def batches(count: Ints) -> Ints:
+        return -(-count // workload.batch)
+
+    def passed(kind: str, count: Ints) -> Column:
+        """Return the time of ``count`` images per cell: what an image takes, and what a batch launches once."""
+        with_launches, without = (np.broadcast_to(getattr(by, kind), len(whole.image_ms)) for by in (whole, body))
+        found: Column = count * without[plan]
+        return found if whole is body else found + batches(count) * (with_launches - without)[plan]
+
+    step = passed("image_ms", images) + passed("forward_ms", again) + whole.optimizer_ms[plan]
+    passes = iterations * (2 * batches(images) + batches(again))
+    passes = np.where(trains, passes, batches(support))
     per_byte = _ms_per_byte(profile)
     macs = features.forward_macs[plan]
     both = iterations * (images * (macs + features.backward_macs[plan]) + again * macs)
     phases: dict[str, Any] = {
         "load_ms": load_ms,
-        "selection_ms": images * times.fisher_ms,
-        "training_ms": np.where(trains, iterations * step, support * forward),
+        "selection_ms": passed("fisher_ms", images),
+        "training_ms": np.where(trains, iterations * step, passed("forward_ms", support)),
         "swap_ms": passes * (missing * per_byte),
     }
     return PhaseTimes(**phases), passes, np.where(trains, both, support * macs)
 
 
-def _verdict(profile: DeviceProfile, peak: Ints, flash: Ints) -> dict[str, Any]:
+def _gaps(plans: PlanArrays, counted: Ints, profile: DeviceProfile, workload: Workload) -> Ints:
+    if workload.full or profile.fit_counter != "paper_fp32":
+        return np.zeros_like(counted)
+    return np.where(plans.adapters.any(axis=1), ADAPTER_GAP_PERCENT * counted // 100, 0)
+
+
+def _verdict(profile: DeviceProfile, peak: Ints, flash: Ints, *, gap: Ints) -> dict[str, Any]:
     error, half = COUNTER_ERRORS[profile.fit_counter], profile.code_allowance_bytes // 2
-    low, high = error.low_percent * peak // 100, -(-error.high_percent * peak // 100)
-    yes, no = high <= profile.ram_bytes, low > profile.ram_bytes
+    low, high = error.low_percent * peak // 100, -(-error.high_percent * peak // 100) + gap
+    sure, at_most = limit_bytes(profile, "ram_bytes")
+    yes, no = high <= sure, low > at_most
     margin = None
     if profile.flash_bytes is not None:
         margin = profile.flash_bytes - flash
-        yes, no = yes & (margin >= half), no | (margin < -half)
+        sure, at_most = limit_bytes(profile, "flash_bytes")
+        yes, no = yes & (flash + half <= sure), no | (flash - half > at_most)
     return {
         "peak_low_bytes": low, "peak_high_bytes": high, "flash_margin_bytes": margin,
         "fits": np.where(no, "no", np.where(yes, "yes", "uncertain")).astype(object),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from tinytrain_dist.costs.adapter_latency import adapter_optimizer_ms, adapter_pass
 from tinytrain_dist.costs.calibration_record import Standing
 from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
-from tinytrain_dist.costs.extrapolation import Phase, price_distances
+from tinytrain_dist.costs.extrapolation import FAR, Phase, price_distances
 from tinytrain_dist.costs.fit import (
     Fits,
+    adapter_gap_bytes,
     counted_memory,
     device_budget,
     fit_memory_bytes,
@@ -20,7 +21,15 @@ from tinytrain_dist.costs.fit import (
     stored_parameter_bytes,
 )
 from tinytrain_dist.costs.intervals import factors, spans
-from tinytrain_dist.costs.latency import fisher_pass_ms, forward_ms, image_pass, load_ms, optimizer_step_ms, transfer_ms
+from tinytrain_dist.costs.latency import (
+    fisher_pass_ms,
+    forward_ms,
+    image_pass,
+    load_ms,
+    optimizer_step_ms,
+    transfer_ms,
+    without_launches,
+)
 from tinytrain_dist.costs.macs import Macs, fisher_macs, plan_macs
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
@@ -37,7 +46,8 @@ class Price:
 
     The terms of the paper counter, ``saved_exact_bytes`` and ``parameter_bytes`` are fp32; ``peak_bytes`` follows
     ``fit_counter``, and its ends that counter's stated error. MACs follow the paper's chain; milliseconds the chain
-    a device really runs. ``extrapolated`` names the totals that lie outside what was measured on the device.
+    a device really runs. ``batch`` is at most the images there are, but for the paper's convention. ``extrapolated``
+    names the totals that lie outside what was measured on the device.
     """
 
     batch: int
@@ -81,8 +91,18 @@ class Price:
     standing: Standing
 
 
-def standing_word(profile: DeviceProfile, *, trains: bool) -> Standing:
-    """Return how far a time and an energy can be trusted; ``trains``: they contain backward passes."""
+def standing_word(profile: DeviceProfile, *, trains: bool, farthest: float = 1.0) -> Standing:
+    """Return how far a time and an energy can be trusted.
+
+    Parameters
+    ----------
+    trains
+        They contain backward passes.
+    farthest
+        How many times outside the measured range they lie; beyond ``FAR`` they are estimates.
+    """
+    if farthest > FAR:
+        return "estimate"
     return profile.training_standing if trains else profile.standing
 
 
@@ -99,9 +119,12 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
     PlanError
         The plan does not belong to ``graph``.
     """
+    workload = workload.at_once(plan)
     paper = counted_memory(graph, plan, full=workload.full, batch=workload.batch, optimizer=workload.optimizer)
-    peak = fit_memory_bytes(graph, plan, profile.fit_counter, workload) + fixed_bytes(graph, profile)
-    peak_low, peak_high = peak_interval_bytes(profile, peak)
+    counted = fit_memory_bytes(graph, plan, profile.fit_counter, workload)
+    peak = counted + fixed_bytes(graph, profile)
+    gap = adapter_gap_bytes(plan, profile, counted, full=workload.full)
+    peak_low, peak_high = peak_interval_bytes(profile, peak, gap_bytes=gap)
     flash = stored_parameter_bytes(graph, profile, plan) + profile.code_allowance_bytes
     ram_margin = profile.ram_bytes - peak
     flash_margin = None if profile.flash_bytes is None else profile.flash_bytes - flash
@@ -109,7 +132,8 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
     energies = phase_energies(times, profile)
     trains, macs = workload.trains(plan), plan_macs(graph, plan)
     beyond = price_distances(profile, graph, macs_by_name(macs), trains=trains)
-    found = factors(profile, phase=phase_of(trains=trains), farthest=max([1.0, *beyond.values()]))
+    farthest = max([1.0, *beyond.values()])
+    found = factors(profile, phase=phase_of(trains=trains), farthest=farthest)
     missing = (max(0, end - profile.ram_bytes) for end in (peak_low, peak_high))
     low_swap, high_swap = (num_passes(plan, workload) * transfer_ms(some, profile) for some in missing)
     ends = spans(times, (low_swap, high_swap), profile, found)
@@ -148,11 +172,11 @@ def price(graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload:
         energy_mj=energies.total_mj,
         energy_low_mj=ends.energy_low_mj,
         energy_high_mj=ends.energy_high_mj,
-        fits=fits_device(profile, peak_bytes=peak, flash_bytes=flash),
+        fits=fits_device(profile, peak_bytes=(peak_low, peak_high), flash_bytes=flash),
         ram_margin_bytes=ram_margin,
         flash_margin_bytes=flash_margin,
         extrapolated=", ".join(beyond),
-        standing=standing_word(profile, trains=trains),
+        standing=standing_word(profile, trains=trains, farthest=farthest),
     )
 
 
@@ -167,9 +191,14 @@ def macs_by_name(macs: Macs) -> dict[str, float]:
 def num_passes(plan: UpdatePlan, workload: Workload) -> int:
     """Return the passes of a batch in one adaptation: what exceeds the RAM is moved once in each."""
     if not workload.trains(plan):
-        return -(-workload.support_size // workload.batch)
-    again = -(-workload.recomputed_images // workload.batch)
-    return workload.iterations * (2 * -(-workload.step_images // workload.batch) + again)
+        return num_batches(workload.support_size, workload)
+    again = num_batches(workload.recomputed_images, workload)
+    return workload.iterations * (2 * num_batches(workload.step_images, workload) + again)
+
+
+def num_batches(images: int, workload: Workload) -> int:
+    """Return the batches that ``images`` pass in; the last may be smaller."""
+    return -(-images // workload.batch)
 
 
 def selection_macs(graph: LayerGraph, workload: Workload) -> int:
@@ -193,19 +222,43 @@ def phase_times(
     graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, workload: Workload, *, missing_bytes: int
 ) -> PhaseTimes:
     """Return the time of each phase; ``missing_bytes`` of RAM go to storage and back in every batch."""
-    added = adapter_pass(graph, plan, profile)
-    forward = forward_ms(graph, profile) + added.forward_ms
+    bare = without_launches(profile)
+    whole = body = _image_times(graph, plan, profile, workload.inspected)
+    if bare is not profile:
+        body = _image_times(graph, plan, bare, workload.inspected)
+
+    def passed(kind: str, images: int) -> float:
+        launches = getattr(whole, kind) - getattr(body, kind)
+        return float(images * getattr(body, kind) + num_batches(images, workload) * launches)
+
     if workload.trains(plan):
-        image = image_pass(graph, plan, profile).total_ms + added.total_ms
-        step = workload.step_images * image + workload.recomputed_images * forward
+        step = passed("both_ms", workload.step_images) + passed("forward_ms", workload.recomputed_images)
         step += optimizer_step_ms(graph, plan, profile, optimizer=workload.optimizer)
         step += adapter_optimizer_ms(graph, plan, profile, optimizer=workload.optimizer)
         training = workload.iterations * step
     else:
-        training = workload.support_size * forward
+        training = passed("forward_ms", workload.support_size)
     return PhaseTimes(
         load_ms=load_ms(graph, plan, profile, stored_bytes=stored_parameter_bytes(graph, profile, plan)),
-        selection_ms=workload.step_images * fisher_pass_ms(graph, workload.inspected, profile),
+        selection_ms=passed("fisher_ms", workload.step_images),
         training_ms=training,
         swap_ms=num_passes(plan, workload) * transfer_ms(missing_bytes, profile),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ImageTimes:
+    forward_ms: float
+    both_ms: float
+    fisher_ms: float
+
+
+def _image_times(
+    graph: LayerGraph, plan: UpdatePlan, profile: DeviceProfile, inspected: tuple[int, ...]
+) -> _ImageTimes:
+    added = adapter_pass(graph, plan, profile)
+    return _ImageTimes(
+        forward_ms=forward_ms(graph, profile) + added.forward_ms,
+        both_ms=image_pass(graph, plan, profile).total_ms + added.total_ms,
+        fisher_ms=fisher_pass_ms(graph, inspected, profile),
     )

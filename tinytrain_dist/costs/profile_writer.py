@@ -14,7 +14,7 @@ from tinytrain_dist.foundation.paths import atomic_write
 from tinytrain_dist.foundation.strict_yaml import load_yaml
 
 _BREAK_BEFORE = ("clock_hz", "phases", "calibration", "provenance")
-_PLAIN_WORDS = ("device_class", "runtime", "precision", "accelerator", "fit_counter", "name", "extends")
+_PLAIN_WORDS = ("device_class", "runtime", "precision", "accelerator", "fit_counter", "overhead_per", "name", "extends")
 _GROUPED_FROM = 10_000
 
 

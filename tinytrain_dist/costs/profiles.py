@@ -68,6 +68,9 @@ class DeviceProfile(BaseModel):
         Cost of one forward MAC by class of layer.
     layer_overhead_us, pass_overhead_us
         Cost of launching one operation, and of one forward pass.
+    overhead_per
+        What pays these two: every ``image`` (measured rows are times of one image), or every ``batch``, which is
+        what whole training runs at batch 1 and 100 say together.
     fisher_cost_ratio
         Cost of the Fisher pass relative to its MACs priced as forward and input gradient.
     input_grad_cost_ratio, weight_grad_cost_ratio
@@ -111,6 +114,7 @@ class DeviceProfile(BaseModel):
     activation_ns_per_byte: NsPerByte
     layer_overhead_us: Microseconds
     pass_overhead_us: Microseconds = 0.0
+    overhead_per: Annotated[Literal["image", "batch"], Field(description="image or batch")] = "image"
     input_grad_cost_ratio: Ratio
     weight_grad_cost_ratio: Ratio
     fisher_cost_ratio: Ratio = 1.0

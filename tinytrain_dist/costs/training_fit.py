@@ -1,9 +1,11 @@
 """Whole training runs of one setting -> its factors: forward, backward, Fisher, swap, power.
 
-    time = images x (a F + b ops + r a B + b ops_back) + fisher + passes x max(0, peak + system - RAM) / bandwidth
+    time = images x (a F + r a B) + batches x b (ops + ops_back) + fisher
+         + passes x max(0, peak + system - RAM) / bandwidth
 
-with F, B the forward and backward MACs of an image. Six unknowns and few rows: priors on the logarithms, wide, say
-where the rows do not. System and bandwidth stay what the profile says unless a row exceeds the RAM.
+with F, B the forward and backward MACs of an image. An operation is launched once per batch. Six unknowns and few rows:
+priors on the logarithms, wide, say where the rows do not. System and bandwidth stay what the profile says unless a row
+exceeds the RAM.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from tinytrain_dist.costs.calibration import CONFIDENCE, PRIOR_ROWS, rounded
 from tinytrain_dist.costs.calibration_record import WHOLE_RUNS, PhaseCalibration
 from tinytrain_dist.costs.hierarchical_fit import Array
 from tinytrain_dist.costs.measurements import Setting
-from tinytrain_dist.costs.training_runs import TrainingRun
-from tinytrain_dist.foundation.hashing import content_hash
+from tinytrain_dist.costs.training_runs import TrainingRun, runs_hash
 
 UNKNOWNS = (
     "ns_per_mac", "layer_overhead_ns", "backward_cost_ratio", "fisher_cost_ratio", "os_overhead_bytes",
@@ -105,7 +106,7 @@ class CalibratedTraining:
 
     setting: Setting
     board: str
-    coefficients: dict[str, float | int]
+    coefficients: dict[str, float | int | str]
     training: PhaseCalibration
     training_energy: PhaseCalibration | None
     unseen: tuple[UnseenRun, ...]
@@ -114,19 +115,22 @@ class CalibratedTraining:
 
 def _times(logs: Array, run: TrainingRun, ram_bytes: int) -> RunTimes:
     per_mac, per_op, backward, fisher, system, bandwidth = np.exp(logs)
-    forward = per_mac * run.forward_macs + per_op * run.forward_ops
-    image = forward + backward * per_mac * run.backward_macs + per_op * run.backward_ops
-    inspected = forward + backward * per_mac * run.fisher_macs + per_op * run.fisher_ops if run.fisher_macs else 0.0
+    image = per_mac * (run.forward_macs + backward * run.backward_macs)
+    launches = per_op * (run.forward_ops + run.backward_ops)
+    inspected = 0.0
+    if run.fisher_macs:
+        inspected = run.images_per_iteration * per_mac * (run.forward_macs + backward * run.fisher_macs)
+        inspected += run.batches / run.iterations * per_op * (run.forward_ops + run.fisher_ops)
     missing = max(0.0, run.peak_memory_bytes + system - ram_bytes)
     return RunTimes(
-        compute_s=float(run.images * image * 1e-9),
-        fisher_s=float(run.images_per_iteration * fisher * inspected * 1e-9),
+        compute_s=float((run.images * image + run.batches * launches) * 1e-9),
+        fisher_s=float(fisher * inspected * 1e-9),
         swap_s=float(run.swapped_passes * missing / bandwidth),
     )
 
 
-def fit_training(runs: Sequence[TrainingRun], *, ram_bytes: int) -> TrainingFit:
-    """Fit the unknowns to ``runs`` of one setting."""
+def fit_training(runs: Sequence[TrainingRun], *, ram_bytes: int, idle_power_w: float = 0.0) -> TrainingFit:
+    """Fit the unknowns to ``runs`` of one setting; no power is below ``idle_power_w``."""
 
     def residuals(logs: Array) -> Array:
         found = [(logs - _PRIOR) / _WIDTH]
@@ -138,10 +142,10 @@ def fit_training(runs: Sequence[TrainingRun], *, ram_bytes: int) -> TrainingFit:
         return np.concatenate(found)
 
     logs = least_squares(residuals, _PRIOR, method="lm", xtol=1e-12, ftol=1e-12, gtol=1e-12).x
-    return TrainingFit(logs, ram_bytes, _fit_powers(runs, logs, ram_bytes))
+    return TrainingFit(logs, ram_bytes, _fit_powers(runs, logs, ram_bytes, idle_power_w))
 
 
-def _fit_powers(runs: Sequence[TrainingRun], logs: Array, ram_bytes: int) -> Array | None:
+def _fit_powers(runs: Sequence[TrainingRun], logs: Array, ram_bytes: int, idle_power_w: float) -> Array | None:
     with_energy = [run for run in runs if run.energy_j is not None]
     if not with_energy:
         return None
@@ -152,16 +156,19 @@ def _fit_powers(runs: Sequence[TrainingRun], logs: Array, ram_bytes: int) -> Arr
         if run.energy_j is not None
     ])  # fmt: skip
 
+    def watts(logs: Array) -> Array:
+        return np.asarray(np.maximum(np.exp(logs), idle_power_w))
+
     def residuals(powers: Array) -> Array:
-        return np.concatenate([(powers - _POWER_PRIOR) / _POWER_WIDTH, (table @ np.exp(powers) - 1) / _ROW_SIGMA])
+        return np.concatenate([(powers - _POWER_PRIOR) / _POWER_WIDTH, (table @ watts(powers) - 1) / _ROW_SIGMA])
 
-    return np.asarray(np.exp(least_squares(residuals, _POWER_PRIOR, method="lm").x))
+    return watts(least_squares(residuals, _POWER_PRIOR, method="lm").x)
 
 
-def calibrate_training(runs: Sequence[TrainingRun], *, ram_bytes: int) -> CalibratedTraining:
+def calibrate_training(runs: Sequence[TrainingRun], *, ram_bytes: int, idle_power_w: float = 0.0) -> CalibratedTraining:
     """Return the factors of one setting; its errors are those of predicting each backbone from the others."""
-    fit = fit_training(runs, ram_bytes=ram_bytes)
-    unseen = _unseen(runs, ram_bytes)
+    fit = fit_training(runs, ram_bytes=ram_bytes, idle_power_w=idle_power_w)
+    unseen = _unseen(runs, ram_bytes, idle_power_w)
     energies = [item.energy_error for item in unseen if item.energy_error is not None]
     return CalibratedTraining(
         setting=runs[0].setting,
@@ -174,12 +181,12 @@ def calibrate_training(runs: Sequence[TrainingRun], *, ram_bytes: int) -> Calibr
     )
 
 
-def _unseen(runs: Sequence[TrainingRun], ram_bytes: int) -> tuple[UnseenRun, ...]:
+def _unseen(runs: Sequence[TrainingRun], ram_bytes: int, idle_power_w: float) -> tuple[UnseenRun, ...]:
     found = []
     for backbone in sorted({run.backbone for run in runs}):
         others = [run for run in runs if run.backbone != backbone]
         if others:
-            fit = fit_training(others, ram_bytes=ram_bytes)
+            fit = fit_training(others, ram_bytes=ram_bytes, idle_power_w=idle_power_w)
             mine = [run for run in runs if run.backbone == backbone]
             found += [UnseenRun(run=run, times=fit.times(run), energy_j=fit.energy_j(run)) for run in mine]
     return tuple(found)
@@ -197,7 +204,7 @@ def _record(runs: Sequence[TrainingRun], errors: Sequence[float]) -> PhaseCalibr
         leave_family_out_error=rounded(float(np.mean(np.abs(errors))), digits=3) if errors else None,
         largest_error=rounded(float(np.max(np.abs(errors))), digits=3) if errors else None,
         interval_factor=rounded(factor if errors else max(2.0, factor), digits=3),
-        rows_hash=content_hash([[run.backbone, run.method, run.time_s, run.energy_j] for run in runs])[:16],
+        rows_hash=runs_hash(runs),
         measured_range={
             name: [min(getattr(run, name) for run in runs), max(getattr(run, name) for run in runs)]
             for name in ("forward_macs", "backward_macs")
@@ -205,11 +212,12 @@ def _record(runs: Sequence[TrainingRun], errors: Sequence[float]) -> PhaseCalibr
     )
 
 
-def _fields(fit: TrainingFit, runs: Sequence[TrainingRun]) -> dict[str, float | int]:
+def _fields(fit: TrainingFit, runs: Sequence[TrainingRun]) -> dict[str, float | int | str]:
     value = {name: rounded(float(np.exp(log))) for name, log in zip(UNKNOWNS, fit.values, strict=True)}
     classes = ("standard", "pointwise", "depthwise", "linear")
-    fields: dict[str, float | int] = {f"{kind}_ns_per_mac": value["ns_per_mac"] for kind in classes}
+    fields: dict[str, float | int | str] = {f"{kind}_ns_per_mac": value["ns_per_mac"] for kind in classes}
     fields |= {"weight_ns_per_byte": 0.0, "activation_ns_per_byte": 0.0, "pass_overhead_us": 0.0}
+    fields["overhead_per"] = "batch"
     fields["layer_overhead_us"] = rounded(value["layer_overhead_ns"] / 1e3)
     fields["input_grad_cost_ratio"] = fields["weight_grad_cost_ratio"] = value["backward_cost_ratio"]
     fields["fisher_cost_ratio"] = value["fisher_cost_ratio"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinytrain_dist.costs.measurements import Setting
 from tinytrain_dist.foundation.errors import ProfileError
+from tinytrain_dist.foundation.hashing import content_hash
 
 _NUMBERS = (
     "batch", "iterations", "images_per_iteration", "forward_macs", "backward_macs", "forward_ops", "backward_ops",
@@ -47,9 +49,14 @@ class TrainingRun:
         return self.iterations * self.images_per_iteration
 
     @property
+    def batches(self) -> float:
+        """Batches passed forward and backward: each launches every operation once."""
+        return self.iterations * math.ceil(self.images_per_iteration / self.batch)
+
+    @property
     def swapped_passes(self) -> float:
         """Passes (forward and backward of every batch) in which what exceeds the RAM goes to storage."""
-        return 2 * self.iterations * math.ceil(self.images_per_iteration / self.batch)
+        return 2 * self.batches
 
 
 def read_training_runs(path: Path) -> tuple[TrainingRun, ...]:
@@ -63,6 +70,14 @@ def read_training_runs(path: Path) -> tuple[TrainingRun, ...]:
             return tuple(_run(path, reader.line_num, cells) for cells in reader)
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise ProfileError(f"{path}: cannot be read: {exc}") from exc
+
+
+def runs_hash(runs: Iterable[TrainingRun]) -> str:
+    """Return the content hash of all that a fit reads of ``runs``: MACs, operations and peaks, too."""
+    return content_hash([
+        [run.setting.long_name, run.backbone, run.method, run.energy_j, *(getattr(run, name) for name in _NUMBERS)]
+        for run in runs
+    ])[:16]  # fmt: skip
 
 
 def _run(path: Path, line: int, cells: dict[str, str]) -> TrainingRun:

@@ -129,7 +129,7 @@ class Pricer:
             support_size=first.support_size, iterations=self.iterations, batch=first.batch, optimizer=self.optimizer,
             inspected=graph.last_blocks(min(self.inspect_blocks, graph.num_blocks)) if first.inspects else (),
             full=_is_full(first.method, first.backbone), way=first.way,
-            images_per_iteration=2 * first.support_size + first.query_size if uses_query else None,
+            extra_images=first.query_size if uses_query else 0,
         )  # fmt: skip
         cells = {"plan": plan, "device": device, "support_size": support, "iterations": iterations}
         return price_table(graph, cells, plans=plan_arrays(graph, chosen), profiles=profiles, workload=workload)

@@ -110,7 +110,7 @@ class RowMaker:
             inspected=inspected,
             full=self.method.is_full,
             way=episode.way,
-            images_per_iteration=2 * support_size + query_size if self.method.uses_query else None,
+            extra_images=query_size if self.method.uses_query else 0,
         )
         return price(self.graph, decision.plan, profile, workload)
 

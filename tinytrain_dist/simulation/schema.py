@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-RESULT_VERSION = 3
+RESULT_VERSION = 4
 """Raised whenever the code changes a number in a row: part of a run's identity."""
 
 KEY_COLUMNS = ("task_id", "checkpoint", "method", "variant", "device")

@@ -21,7 +21,10 @@ class CalibrateConfig:
     rows
         CSV files of inference measurements; empty: the shipped ones.
     training
-        CSV files of whole training runs; with neither these nor ``rows``: the shipped ones.
+        CSV files of whole training runs.
+    scales
+        CSV files of one or two rows per profile that exists: they scale its times, and the cost of backward MACs by
+        rows of phase ``step``. With none of the three: the shipped files.
     out
         Folder the profiles are written to; null: beside the first file, or the shipped profiles.
     dirs
@@ -34,6 +37,7 @@ class CalibrateConfig:
 
     rows: list[str] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
+    scales: list[str] = field(default_factory=list)
     out: str | None = None
     dirs: list[str] = field(default_factory=list)
     base: str | None = None
@@ -57,6 +61,7 @@ def main(argv: list[str]) -> ExitCode:
         dirs=[local_path(name, what="dirs") for name in config.dirs],
         base=config.base,
         siblings=config.siblings,
+        scale_files=[local_path(name, what="scales") for name in config.scales],
     )
     if "--json" in argv:
         print_json(report)

@@ -10,23 +10,26 @@ from tinytrain_dist.costs.calibrated_profiles import (
     target_of,
     write_measured_phases,
     write_phases,
+    write_scaled,
     write_setting,
     write_training,
 )
 from tinytrain_dist.costs.calibration import CalibratedSetting, calibrate
-from tinytrain_dist.costs.calibration_record import PhaseCalibration
+from tinytrain_dist.costs.calibration_record import ESTIMATE_FACTOR, PhaseCalibration
 from tinytrain_dist.costs.latency_forms import form_of
 from tinytrain_dist.costs.measured_phases import fit_measured_phases
-from tinytrain_dist.costs.measurements import Measurement, read_measurements
+from tinytrain_dist.costs.measurements import Measurement, by_setting, read_measurements
 from tinytrain_dist.costs.phase_fit import calibrate_phases
 from tinytrain_dist.costs.power_fit import fit_power
 from tinytrain_dist.costs.profile_files import profile_path, read_profile
+from tinytrain_dist.costs.scale_fit import scale_backward, scale_forward
 from tinytrain_dist.costs.training_fit import CalibratedTraining, calibrate_training
 from tinytrain_dist.costs.training_runs import TrainingRun, read_training_runs
+from tinytrain_dist.costs.units_check import check_units
 from tinytrain_dist.foundation.errors import ProfileError
 from tinytrain_dist.foundation.paths import make_folder, resource_folder
 
-SHIPPED_ROWS, SHIPPED_TRAINING = "inference.csv", "training.csv"
+SHIPPED_ROWS, SHIPPED_TRAINING, SHIPPED_SCALES = "inference.csv", "training.csv", "scales.csv"
 
 
 def calibrate_files(
@@ -37,17 +40,23 @@ def calibrate_files(
     dirs: Sequence[Path] = (),
     base: str | None = None,
     siblings: bool = True,
+    scale_files: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Calibrate every setting of the files and write its profile; returns one report line per profile and phase."""
     shipped = resource_folder("device_profiles")
-    everything = not row_files and not training_files
+    everything = not row_files and not training_files and not scale_files
     rows = _read(row_files or ([shipped / "measurements" / SHIPPED_ROWS] if everything else []))
+    for path in row_files:
+        shipped_rows = read_measurements(shipped / "measurements" / SHIPPED_ROWS) if siblings else ()
+        check_units(str(path), read_measurements(path), siblings=shipped_rows)
     files = training_files or ([shipped / "measurements" / SHIPPED_TRAINING] if everything else [])
     runs = [run for path in files for run in read_training_runs(path)]
-    folder = make_folder(out or (shipped if everything else [*row_files, *training_files][0].parent))
+    folder = make_folder(out or (shipped if everything else [*row_files, *training_files, *scale_files][0].parent))
     report = _forward(rows, siblings=siblings, out=folder, dirs=[*dirs, shipped], base=base)
     report += _phases(rows, out=folder, dirs=[*dirs, shipped], base=base)
     report += _training(runs, out=folder, dirs=[*dirs, shipped], base=base)
+    scales = _read(scale_files or ([shipped / "measurements" / SHIPPED_SCALES] if everything else []))
+    report += _scales(scales, out=folder, dirs=[*dirs, shipped])
     return {"out": str(folder), "profiles": report}
 
 
@@ -82,7 +91,8 @@ def _write(
     target = target_of(item.setting, item.board, out=out, dirs=dirs, base=base, form=item.forward.form)
     power = fit_power(own)
     profile = write_setting(target, item, rows=own, power=power)
-    lines = [_line(profile.name, "forward", item.forward, notes=_notes(item.forward))]
+    notes = [*_notes(item.forward), *_mixed_runtimes(item, rows)]
+    lines = [_line(profile.name, "forward", item.forward, notes=notes)]
     if power is not None:
         lines.append(_line(profile.name, "energy", power[1], notes=["given measured time"]))
     return lines
@@ -128,12 +138,36 @@ def _training(
                 f"training runs of {setting.profile!r}: no profile of that device states its RAM; calibrate its "
                 "inference rows first, or add a profile"
             )
-        found = calibrate_training(own, ram_bytes=read_profile(device, [out, *dirs]).ram_bytes)
+        limits = read_profile(device, [out, *dirs])
+        found = calibrate_training(own, ram_bytes=limits.ram_bytes, idle_power_w=limits.idle_power_w or 0.0)
         target = target_of(setting, found.board, out=out, dirs=dirs, base=base, form="linux_cpu")
         profile = write_training(target, found, source=own[0].source.split(";")[0])
         lines.append(_line(profile.name, "training", found.training, notes=swap_notes(found, own)))
         if found.training_energy is not None:
             lines.append(_line(profile.name, "energy", found.training_energy, notes=["of whole training runs"]))
+    return lines
+
+
+def _scales(rows: Sequence[Measurement], *, out: Path, dirs: Sequence[Path]) -> list[dict[str, Any]]:
+    """Scale profiles that exist by one or two rows each: forward coefficients first, then the cost of backward MACs."""
+    lines = []
+    measured = [row for row in rows if row.status == "measured"]
+    for setting, own in by_setting(measured).items():
+        if profile_path(setting.profile, [out, *dirs]) is None:
+            raise ProfileError(f"scales of {setting.profile!r}: no such profile; allowed: rows of a profile that "
+                               "states its coefficients, to be scaled")  # fmt: skip
+        for phase, timed, scale in (("forward", "forward", scale_forward), ("training", "step", scale_backward)):
+            found = [row for row in own if row.phase == timed]
+            if found:
+                form = form_of(setting).name
+                target = target_of(setting, own[0].board, out=out, dirs=dirs, base=None, form=form)
+                source = profile_path(str(target.keys["name"]), [out, *dirs]) or profile_path(
+                    setting.profile, [out, *dirs]
+                )
+                assert source is not None
+                scaled = scale(found, read_profile(source, [out, *dirs]))
+                profile = write_scaled(target, scaled, phase=phase, rows=found)
+                lines.append(_line(profile.name, phase, scaled.record, notes=["scale of another device's shape"]))
     return lines
 
 
@@ -145,11 +179,24 @@ def swap_notes(found: CalibratedTraining, runs: Sequence[TrainingRun]) -> list[s
 
 def _notes(forward: PhaseCalibration) -> list[str]:
     notes = [f"contradictory, kept out of the fit: {name}" for name in forward.contradictory]
+    notes += [f"more than 4 times off the other rows, check its unit: {name}" for name in forward.suspicious]
+    if forward.interval_factor > ESTIMATE_FACTOR:
+        notes.append(f"interval x/{forward.interval_factor:g}: no better than an estimate, and called one")
     if forward.families == 1:
         notes.append("one model family only: not validated on another")
     if forward.rows < 3:
         notes.append("too few rows for the form: the shape is the prior's")
     return notes
+
+
+def _mixed_runtimes(item: CalibratedSetting, rows: Sequence[Measurement]) -> list[str]:
+    """Say that rows of one profile name were split: a runtime is part of what a profile stands for."""
+    device = item.setting.profile
+    found = sorted({row.setting.runtime for row in rows if row.setting.profile == device})
+    if len(found) < 2:
+        return []
+    return [f"rows of {device!r} name {len(found)} runtimes ({', '.join(found)}): a profile each, "
+            f"this one {item.setting.runtime}"]  # fmt: skip
 
 
 def _line(name: str, phase: str, record: PhaseCalibration, *, notes: list[str]) -> dict[str, Any]:

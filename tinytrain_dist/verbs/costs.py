@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from tinytrain_dist.costs.all_counters import macs_counters, memory_counters
 from tinytrain_dist.costs.equal_batch import ratios
-from tinytrain_dist.costs.fit import COUNTER_ERRORS
+from tinytrain_dist.costs.fit import COUNTER_ERRORS, unsourced_limits
 from tinytrain_dist.costs.pricing import Workload, price
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.static_plans import PLANNED_METHODS, STATIC_METHODS, StaticPlan, static_plan
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> ExitCode:
         print_json(answer)
     elif options.all_methods:
         print_methods(answer["methods"])
+        print(f"one iteration: {answer['convention']}")
     else:
         print_terms(answer)
     return ExitCode.DONE
@@ -53,13 +54,19 @@ def _parser() -> VerbParser:
     parser.add_argument("--compare", metavar="METHOD", help="ratios to this method, at equal batch and at the paper's")
     parser.add_argument("--plan", metavar="FILE", help="update plan (JSON) to price instead of the method's own")
     parser.add_argument("--resolution", type=int, default=RESOLUTION_DEFAULT, help="pixels (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="images per step (default %(default)s)")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="images at once, at most those there are (default %(default)s)"
+    )
     parser.add_argument("--optimizer", default="adam", help="adam or sgd (default %(default)s)")
     parser.add_argument("--precision", default="fp32", help="of the paper counter: fp32 or int8 (default %(default)s)")
     parser.add_argument("--fused-update", action="store_true", help="lifetime planner: update image by image")
     parser.add_argument("--samples", type=int, default=25, help="support images (default %(default)s)")
+    parser.add_argument("--query", type=int, default=0, help="query images in the loss: transductive (default 0)")
     parser.add_argument("--way", type=int, default=5, help="classes of the task (default %(default)s)")
     parser.add_argument("--iterations", type=int, default=40, help="fine-tuning iterations (default %(default)s)")
+    parser.add_argument(
+        "--paper-cost", action="store_true", help="the paper's convention: 25 sample passes per iteration"
+    )
     parser.add_argument("--device", help="profile to price on ('tinytrain devices list')")
     parser.add_argument("--dir", action="append", default=[], metavar="DIR", help="folder with your own profiles")
     return parser
@@ -73,8 +80,10 @@ def costs(options: argparse.Namespace) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "backbone": graph.name, "method": options.method, "resolution": graph.resolution,
         "batch": workload.batch, "optimizer": workload.optimizer, "samples": workload.support_size,
+        "query": workload.extra_images,
         "way": workload.way, "iterations": workload.iterations, "images_per_iteration": workload.step_images,
-        "fused_update": workload.fused_update, "plan_hash": chosen.plan.hash,
+        "fused_update": workload.fused_update, "convention": workload.convention,
+        "plan_hash": chosen.plan.hash,
         "updated_weights": updated_weights(chosen.plan, graph), "adapters": len(chosen.plan.adapters),
     }  # fmt: skip
     answer |= memory_counters(graph, chosen, workload, precision=options.precision)
@@ -111,17 +120,20 @@ def all_methods(options: argparse.Namespace) -> dict[str, Any]:
         if options.device is not None:
             row |= _priced(options, graph, chosen, workload)
         rows.append(row)
-    return {"backbone": graph.name, "resolution": graph.resolution, "methods": rows}
+    shared = {"backbone": graph.name, "resolution": graph.resolution, "convention": workload.convention}
+    return {**shared, "methods": rows}
 
 
 def _workload(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, method: str) -> Workload:
     inspected = graph.last_blocks(min(INSPECT_BLOCKS_DEFAULT, graph.num_blocks))
-    return Workload(
+    workload = Workload(
         support_size=options.samples, iterations=options.iterations, batch=options.batch, way=options.way,
         optimizer=options.optimizer, full=chosen.full,
         inspected=inspected if chosen.measures_fisher or method in PLANNED_METHODS else (),
-        fused_update=options.fused_update,
+        fused_update=options.fused_update, extra_images=options.query,
+        paper_convention=options.paper_cost,
     )  # fmt: skip
+    return workload if options.paper_cost else replace(workload, batch=min(workload.batch, workload.step_images))
 
 
 def _priced(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, workload: Workload) -> dict[str, Any]:
@@ -130,7 +142,7 @@ def _priced(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, 
     terms = asdict(price(graph, chosen.plan, profile, workload))
     paper = {key for key in terms if key in memory_counters(graph, chosen, workload)}
     error = COUNTER_ERRORS[profile.fit_counter].source
-    device = {"device": profile.name, "fit_counter_error": error}
+    device = {"device": profile.name, "fit_counter_error": error, "unsourced_limits": unsourced_limits(profile)}
     return device | {key: value for key, value in terms.items() if key not in paper}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+UNSOURCED = "* {} of this device without a source: may be half or double"
+
 
 def print_terms(answer: dict[str, Any]) -> None:
     """Print one line per term."""
@@ -13,7 +15,9 @@ def print_terms(answer: dict[str, Any]) -> None:
             for name, part in value.items():
                 print(f"{key + '_' + name:<42} {shown(name, part)}")
         else:
-            print(f"{key:<42} {shown(key, value)}")
+            print(f"{key:<42} {shown(key, value)}{_mark(key, answer)}")
+    if answer.get("unsourced_limits"):
+        print(UNSOURCED.format(", ".join(answer["unsourced_limits"])))
 
 
 def print_methods(rows: Sequence[dict[str, Any]]) -> None:
@@ -29,13 +33,22 @@ def print_methods(rows: Sequence[dict[str, Any]]) -> None:
         pad = " " * len(f"memory / {first['compared_with']}: ")
         print(f"{row['method']:<16} {_mib(row['paper_memory_bytes'])} {_mib(row['lifetime_int8_memory_bytes'])} "
               f"{row['backward_macs'] / 1e6:>8.2f}M   {pad}{ratio['memory_equal_batch']:>9.2f} "
-              f"{ratio['memory_paper_batches']:>9.2f} {batches:>9} {macs:>6}  {row.get('fits', '')}")  # fmt: skip
+              f"{ratio['memory_paper_batches']:>9.2f} {batches:>9} {macs:>6}  "
+              f"{row.get('fits', '')}{_mark('fits', row)}")  # fmt: skip
+    if rows[0].get("unsourced_limits"):
+        print(UNSOURCED.format(", ".join(rows[0]["unsourced_limits"])))
+
+
+def _mark(key: str, answer: dict[str, Any]) -> str:
+    return "*" if key in ("fits", "ram_margin_bytes", "flash_margin_bytes") and answer.get("unsourced_limits") else ""
 
 
 def shown(key: str, value: Any) -> str:
     """Return a value as text with its unit spelled out where it is bytes."""
     if value is None:
         return "unknown"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     if key.endswith("_bytes"):
         return f"{value:,} ({value / 2**20:.3f} MiB)"
     if isinstance(value, float):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinytrain_dist.costs.calibration_record import Calibration
+from tinytrain_dist.costs.fit import unsourced_limits
 from tinytrain_dist.costs.profile_files import load_profile, load_profiles, read_profile
 from tinytrain_dist.costs.profiles import DeviceProfile, numeric_fields
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
@@ -49,7 +50,8 @@ def summary(profile: DeviceProfile) -> dict[str, Any]:
         "leave_family_out_error": None if forward is None else forward.leave_family_out_error,
     }
     listed = {key: getattr(profile, key) for key in _LISTED}
-    return {**listed, "training_standing": profile.training_standing, **errors}
+    unsourced = {"unsourced_limits": unsourced_limits(profile)}
+    return {**listed, "training_standing": profile.training_standing, **errors, **unsourced}
 
 
 def _list(profiles: list[DeviceProfile], *, as_json: bool) -> None:
@@ -60,11 +62,16 @@ def _list(profiles: list[DeviceProfile], *, as_json: bool) -> None:
         error = row["leave_family_out_error"] or row["leave_one_out_error"]
         trust = row["standing"] if error is None else f"{row['standing']} ({error:.0%} error)"
         flash = "-" if row["flash_bytes"] is None else f"{row['flash_bytes'] / 2**20:.2f}"
+        ram_mark, flash_mark = (
+            "*" if name in row["unsourced_limits"] else " " for name in ("ram_bytes", "flash_bytes")
+        )
         print(
             f"{row['name']:<52} {row['runtime']:<16} {row['precision']:<5} t{row['threads']} {row['accelerator']:<4}"
-            f" RAM {row['ram_bytes'] / 2**20:>8.2f} MiB  flash {flash:>6} MiB  {trust:<22}"
+            f" RAM {row['ram_bytes'] / 2**20:>8.2f} MiB{ram_mark} flash {flash:>6} MiB{flash_mark} {trust:<22}"
             f" training: {row['training_standing']:<10} {row['board']}"
         )
+
+    print("* a limit without a source: 'fits' says uncertain unless twice or half of it would do")
 
 
 def _show(profile: DeviceProfile, *, as_json: bool) -> None:
