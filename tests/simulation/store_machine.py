@@ -1,4 +1,4 @@
-"""A run directory without computing: real shards of rows that say ``crashed``, on a storage that dies at any step."""
+"""A run directory without computing: real shards of rows that failed or not, on a storage that dies at any step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tiny_simulation import tiny_settings
 
@@ -14,7 +15,8 @@ from tinytrain_dist.simulation.finished import write_tables
 from tinytrain_dist.simulation.grid import Grid
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Chunk, ShardRecord, UnitSetup
-from tinytrain_dist.simulation.schema import KEY_COLUMNS
+from tinytrain_dist.simulation.row_hash import result_hash
+from tinytrain_dist.simulation.schema import KEY_COLUMNS, result_schema
 from tinytrain_dist.simulation.shard_files import write_shard
 from tinytrain_dist.simulation.store import RunStore
 from tinytrain_dist.simulation.worker import failed_result
@@ -81,9 +83,9 @@ def open_store(storage: Any, setup: UnitSetup) -> RunStore:
     return store
 
 
-def compute(storage: Any, setup: UnitSetup, chunk: Chunk) -> ShardRecord:
+def compute(storage: Any, setup: UnitSetup, chunk: Chunk, *, status: str = "crashed") -> ShardRecord:
     """Write the shard of a chunk as a worker does."""
-    results = [failed_result(setup, chunk, i, status="crashed", message=f"task {i}") for i in chunk.indices()]
+    results = [failed_result(setup, chunk, i, status=status, message=f"task {i}") for i in chunk.indices()]
     return write_shard(storage, chunk, results, setup=setup)
 
 
@@ -93,14 +95,21 @@ def missing(store: RunStore) -> Iterator[Chunk]:
         yield Chunk(domain=piece.group[0], ranges=piece.ranges, cells=piece.group[1])
 
 
-def complete(place: str, setup: UnitSetup) -> str:
-    """Compute what is missing, finish the run, check its tables; return the result hash."""
+def complete(place: str, setup: UnitSetup) -> tuple[str, str]:
+    """Compute what is missing, finish the run, check its tables.
+
+    Returns the result hash, and that of the same rows if all had failed: what no history may change.
+    """
     storage = open_storage(place)
     store = open_store(storage, setup)
     for chunk in missing(store):
         assert store.add(compute(storage, setup, chunk))
     totals = write_tables(store)
-    rows = pq.read_table(f"{place}/results").to_pylist()
+    table = pq.read_table(f"{place}/results", schema=result_schema())
+    assert result_hash(table) == totals.result_hash
+    rows = table.to_pylist()
     keys = {tuple(row[name] for name in KEY_COLUMNS) for row in rows}
     assert len(rows) == len(keys) == GRID.num_units * len(METHODS) * len(DEVICES) == totals.rows
-    return totals.result_hash
+    column = table.schema.get_field_index("status")
+    failed = table.set_column(column, table.schema.field(column), pa.array(["crashed"] * table.num_rows))
+    return totals.result_hash, result_hash(failed)

@@ -29,7 +29,7 @@ FOLD_SEGMENTS, FOLD_EVENTS = 256, 8192
 MERGED_PARTS, LARGEST_PART = 16, 65_536
 """So many parts of a level become one of the next, as long as it holds no more than so many events."""
 Event = dict[str, Any]
-"""``{"add": record}``, ``{"drop": [shard, ...]}`` or ``{"void": {...}}``: see ``RunStore``."""
+"""``{"add": record}``, ``{"drop": [rows file, ...]}`` or ``{"void": {...}}``: see ``RunStore``."""
 
 
 @dataclass
@@ -157,8 +157,10 @@ class Manifest:
             for name in event.get("drop", ()):
                 dropped[name] = place
         for place, event in self.events():
-            if "add" in event and place > dropped.get(event["add"]["name"], -1):
-                yield place, record_of(event["add"])
+            if "add" in event:
+                record = record_of(event["add"])
+                if place > max(dropped.get(name, -1) for name in (record.rows_file, record.name)):  # early runs: names
+                    yield place, record
 
 
 def _snapshot(storage: Storage) -> dict[str, Any]:

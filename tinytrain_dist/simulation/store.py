@@ -1,9 +1,10 @@
 """The run directory: shards are written by workers, and only the driver's manifest says which ones count.
 
 What the manifest's log may say: a shard is added; shards are dropped (their files are missing or altered); cells
-are void from here on (a device's profile has changed, or what failed is to be tried again). Whatever is not
-covered after reading it to the end is computed. A shard of this run that no log names, because its driver died
-first, is adopted if it is whole and holds only missing cells.
+are void from here on (a device's profile has changed, or what failed is to be tried again). A shard is only added
+where nothing is covered: one that overlaps earlier ones says that a void between them was lost with a damaged
+segment, and the later rows count. Whatever is not covered after reading the log to the end is computed. A shard of
+this run that no log names, because its driver died first, is adopted if it is whole and holds only missing cells.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,9 @@ from tinytrain_dist.foundation.storage.local import LocalStorage
 from tinytrain_dist.simulation.coverage import Coverage
 from tinytrain_dist.simulation.manifest import Manifest
 from tinytrain_dist.simulation.ranges import Ranges, num_in, ranges_of
-from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord, cells_of
+from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord, cells_of, record_of
 from tinytrain_dist.simulation.shard_files import SHARD_FOLDERS, read_rows, testimony
+from tinytrain_dist.simulation.voids import Void, void_rows, voids_of
 
 _log = logger(__name__)
 READERS = 8
@@ -60,6 +62,7 @@ class RunStore:
         self._identity, self._profiles, self._guard = identity, profiles or {}, guard
         self._manifest = Manifest(storage)
         self._sources = Sources({})
+        self._superseded: list[Void] = []
 
     @property
     def generation(self) -> int:
@@ -81,7 +84,7 @@ class RunStore:
             records = (record for _, record in self.records())
             while batch := list(islice(records, 1024)):
                 whole = readers.map(self._is_whole, batch)
-                damaged += [record.name for record, good in zip(batch, whole, strict=True) if not good]
+                damaged += [record.rows_file for record, good in zip(batch, whole, strict=True) if not good]
         if damaged:
             names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
             where = self.storage.location
@@ -94,20 +97,29 @@ class RunStore:
 
     def _replay(self) -> None:
         """Mark what the log covers; void the rows of devices whose profile is no longer the one they were made with."""
-        live = {(place, record.name) for place, record in self.records()}
+        live = {place for place, _ in self.records()}
         priced: dict[str, set[str]] = {}
         for place, event in self._manifest.events():
             if "void" in event:
                 self._void(event["void"], priced)
-            elif "add" in event and (place, event["add"]["name"]) in live:
+            elif "add" in event and place in live:
                 added = event["add"]
-                self.coverage.mark(added["domain"], _ranges(added["ranges"]), cells_of(added["cells"]))
+                ranges, cells = _ranges(added["ranges"]), cells_of(added["cells"])
+                if self.coverage.touches(added["domain"], ranges, cells):
+                    self._supersede(place, added)
+                self.coverage.mark(added["domain"], ranges, cells)
                 for device, digest in added["profiles"].items():
                     priced.setdefault(device, set()).add(digest)
         for device in sorted(d for d in priced if priced[d] - {self._profiles.get(d)} and d in self._profiles):
             _log.warning("%s: profile %s has changed; its rows are priced again", self.storage.location, device)
             self._say({"void": {"device": device}})
             self.coverage.clear_device(device)
+
+    def _supersede(self, place: int, added: dict[str, Any]) -> None:
+        """Void what a shard replaces where the void that made room for it was lost."""
+        where, file = self.storage.location, record_of(added).rows_file
+        _log.warning("%s: %s replaces rows whose void was lost with its segment; the later ones count", where, file)
+        self._superseded.append((place, {key: added[key] for key in ("domain", "ranges", "cells")}))
 
     def _void(self, void: dict[str, object], priced: dict[str, set[str]]) -> None:
         if "device" in void:
@@ -135,24 +147,24 @@ class RunStore:
 
     def void_failed(self) -> int:
         """Void the rows of tasks that crashed, timed out or raised; return how many tasks are tried again."""
-        num_tasks = 0
-        for _, record in list(self.records()):
-            for cells, ranges in self._failed_cells(record).items() if record.failed_tasks else ():
+        num_tasks, voids = 0, self.voids()
+        for place, record in list(self.records()):
+            later = voids_of(record, place=place, voids=voids)
+            for cells, ranges in self._failed_cells(record, later).items() if record.failed_tasks else ():
                 num_tasks += num_in(ranges)
                 self.coverage.mark(record.domain, ranges, cells, done=False)
                 self._manifest.pending.append({"void": {"domain": record.domain, "ranges": ranges, "cells": cells}})
         self.commit()
         return num_tasks
 
-    def _failed_cells(self, record: ShardRecord) -> dict[Cells, Ranges]:
-        """Return the failed tasks of a shard that are still covered, by the cells that failed."""
+    def _failed_cells(self, record: ShardRecord, voids: tuple[Void, ...]) -> dict[Cells, Ranges]:
+        """Return the failed tasks of a shard that still count, by the cells that failed."""
         columns = ["task_index", "method", "device", "status"]
         rows = read_rows(self.storage.read(record.rows_file), columns=columns)
+        rows = rows.filter(pc.is_in(rows["status"], value_set=pa.array(RETRIED, pa.string())))
         failed: dict[int, dict[str, list[str]]] = {}
-        for row in rows.filter(pc.is_in(rows["status"], value_set=pa.array(RETRIED, pa.string()))).to_pylist():
-            index, method, device = row["task_index"], row["method"], row["device"]
-            if self.coverage.touches(record.domain, ((index, index + 1),), ((method, (device,)),)):
-                failed.setdefault(index, {}).setdefault(method, []).append(device)
+        for row in rows.filter(pa.array(~void_rows(rows, voids))).to_pylist():
+            failed.setdefault(row["task_index"], {}).setdefault(row["method"], []).append(row["device"])
         by_cells: dict[Cells, list[int]] = {}
         for index, methods in sorted(failed.items()):
             by_cells.setdefault(tuple((m, tuple(d)) for m, d in methods.items()), []).append(index)
@@ -195,9 +207,10 @@ class RunStore:
         """Yield every shard that counts, with its place in the log."""
         return self._manifest.records()
 
-    def voids(self) -> list[tuple[int, dict[str, object]]]:
+    def voids(self) -> list[Void]:
         """Return what has been voided: place in the log (rows of earlier shards are meant), and which cells."""
-        return [(place, event["void"]) for place, event in self._manifest.events() if "void" in event]
+        said = [(place, event["void"]) for place, event in self._manifest.events() if "void" in event]
+        return said + self._superseded
 
     def remove_strays(self) -> None:
         """Remove the files of shards that do not count: of late attempts, damaged or of another run."""
