@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,13 +52,13 @@ class DyingStorage:
     left: int | None = None
     after: bool = False
 
-    def _change(self, method: str, *args: Any) -> Any:
+    def _change(self, method: str, *args: Any, **options: Any) -> Any:
         if self.left is None:
-            return getattr(self.inner, method)(*args)
+            return getattr(self.inner, method)(*args, **options)
         self.left -= 1
         if self.left == 0 and not self.after:
             raise Killed
-        result = getattr(self.inner, method)(*args)
+        result = getattr(self.inner, method)(*args, **options)
         if self.left == 0:
             raise Killed
         return result
@@ -69,6 +69,10 @@ class DyingStorage:
     def create(self, path: str, data: bytes) -> bool:
         return bool(self._change("create", path, data))
 
+    def replace_if(self, path: str, data: bytes, *, version: str | None) -> str | None:
+        replaced: str | None = self._change("replace_if", path, data, version=version)
+        return replaced
+
     def remove(self, path: str) -> None:
         self._change("remove", path)
 
@@ -76,9 +80,10 @@ class DyingStorage:
         return getattr(self.inner, name)
 
 
-def open_store(storage: Any, setup: UnitSetup) -> RunStore:
+def open_store(storage: Any, setup: UnitSetup, *, guard: Callable[[], None] = lambda: None) -> RunStore:
     """Return the store as a new driver finds it."""
-    store = RunStore(storage, identity=setup.run_identity, profiles={p.name: p.hash for p in setup.profiles})
+    profiles = {profile.name: profile.hash for profile in setup.profiles}
+    store = RunStore(storage, identity=setup.run_identity, profiles=profiles, guard=guard)
     store.open()
     return store
 

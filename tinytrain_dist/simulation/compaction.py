@@ -7,7 +7,7 @@ grow with the run. Inside a part the rows are sorted by domain, task index, chec
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -73,7 +73,7 @@ class _Shard:
 
 def compact(store: RunStore) -> Totals:
     """Write results/, tasks.parquet and failures.parquet from the shards; remove what no longer belongs there."""
-    totals, writer = Totals(), _Writer(store.storage)
+    totals, writer = Totals(), _Writer(store.storage, guard=store.guard)
     digests: list[str] = []
     with ThreadPoolExecutor(2) as readers:
         for table, digest in _ahead(readers, store.storage, _shards(store)):
@@ -85,6 +85,7 @@ def compact(store: RunStore) -> Totals:
     totals.result_hash = hash_of_sum(added(digests), totals.rows)
     for name in list(store.storage.names("results")):
         if name not in totals.files:
+            store.guard()
             store.storage.remove(name)
     return totals
 
@@ -113,7 +114,8 @@ def _ahead(readers: ThreadPoolExecutor, storage: Storage, shards: list[_Shard]) 
 class _Writer:
     """Cuts a stream of rows into parts, and keeps an account of tasks and failures."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, guard: Callable[[], None]) -> None:
+        self._guard = guard
         self._storage, self._tables, self._num_waiting = storage, deque[pa.Table](), 0
         self._files: dict[str, str] = {}
         self._background, self._writing = ThreadPoolExecutor(1), deque[Future[None]]()
@@ -155,6 +157,7 @@ class _Writer:
 
     def _store(self, name: str, table: pa.Table) -> None:
         data = parquet_bytes(table, compression="zstd")
+        self._guard()
         self._storage.write(name, data)
         self._files[name] = bytes_hash(data)
 

@@ -47,7 +47,7 @@ class RunStore:
     profiles
         Content hash of every device profile of the request.
     guard
-        Called before every commit; raises where the run's lock has been lost.
+        Called before every change; raises where the run's lock has been lost.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class RunStore:
         guard: Callable[[], None] = lambda: None,
     ) -> None:
         self.storage, self.coverage = storage, Coverage()
-        self._identity, self._profiles, self._guard = identity, profiles or {}, guard
-        self._manifest = Manifest(storage)
+        self._identity, self._profiles, self.guard = identity, profiles or {}, guard
+        self._manifest = Manifest(storage, guard=guard)
         self._sources = Sources({})
         self._superseded: list[Void] = []
 
@@ -185,14 +185,11 @@ class RunStore:
 
     def commit(self) -> None:
         """Write the entered shards into the manifest; they count when this returns."""
-        if self._manifest.pending:
-            self._guard()
-            self._manifest.commit()
+        self._manifest.commit()
 
     def fold(self) -> None:
         """Fold the journal into the manifest's snapshot."""
         self.commit()
-        self._guard()
         self._manifest.fold()
 
     def _say(self, *events: dict[str, object]) -> None:
@@ -213,13 +210,19 @@ class RunStore:
         return said + self._superseded
 
     def remove_strays(self) -> None:
-        """Remove the files of shards that do not count: of late attempts, damaged or of another run."""
+        """Remove the files of shards that do not count: of late attempts, damaged or of another run.
+
+        Only what was there before the manifest proved to be this driver's still: a successor's shards are not.
+        """
+        lying = [path for folder in SHARD_FOLDERS for path in self.storage.names(folder)]
+        self._manifest.confirm()
         named = {path for _, record in self.records() for path in record.files}
-        for folder in SHARD_FOLDERS:
-            for path in list(self.storage.names(folder)):
-                if path not in named:
-                    self.storage.remove(path)
-            if isinstance(self.storage, LocalStorage):  # what a killed worker was writing; no store lists it
+        for path in lying:
+            if path not in named:
+                self.guard()
+                self.storage.remove(path)
+        if isinstance(self.storage, LocalStorage):  # what a killed worker was writing; no store lists it
+            for folder in SHARD_FOLDERS:
                 for file in Path(self.storage.location, folder).glob(".*.tmp"):
                     file.unlink(missing_ok=True)
 
