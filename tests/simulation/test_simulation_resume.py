@@ -24,7 +24,7 @@ from tinytrain_dist.foundation.errors import (
 )
 from tinytrain_dist.foundation.paths import resource_folder
 from tinytrain_dist.foundation.storage import local, open_storage
-from tinytrain_dist.simulation import engine
+from tinytrain_dist.simulation import engine, unit
 from tinytrain_dist.simulation.computing import Computation
 from tinytrain_dist.simulation.engine import SimulationResult
 from tinytrain_dist.simulation.lock import run_lock
@@ -280,6 +280,27 @@ def test_a_second_attempt_at_a_chunk_counts_once(first: SimulationResult) -> Non
     assert held.add(replace(before[0][1], name="another", rows=999)) is False
     held.commit()
     assert list(held.records()) == before
+
+
+def test_a_run_that_lacks_tasks_is_never_called_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "add", lambda self, record: False)
+        with pytest.raises(AssertionError, match="2 tasks are missing although everything was computed"):
+            run(tiny_settings(num_tasks=1, methods=("raw_pixels",)), tmp_path, run_id="mine")
+    assert not (tmp_path / "mine" / "_SUCCESS").exists()
+
+
+def test_a_shard_that_lacks_rows_of_its_chunk_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = unit.Unit.run
+
+    def forgetful(*args: Any) -> unit.UnitResult:
+        result = original(*args)
+        result.rows.pop()
+        return result
+
+    monkeypatch.setattr(unit.Unit, "run", forgetful)
+    with pytest.raises(AssertionError, match=r"shard .* for Chunk"):
+        run(tiny_settings(num_tasks=1, methods=("raw_pixels",)), tmp_path)
 
 
 def test_a_held_run_is_refused_and_left_alone(first: SimulationResult) -> None:

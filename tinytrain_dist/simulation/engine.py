@@ -133,6 +133,8 @@ class _Run:
             self._storage.remove(SUCCESS)
             self._document("running")
             self._compute(missing, RunStatus(self._storage, total=total, cached=total - computed))
+            left = self._plan.grid.outline(self._store.coverage)
+            assert not left, f"{name}: {sum(left.values())} tasks are missing although everything was computed"
         return self._complete(computed, total)
 
     def _compute(self, missing: dict[Any, int], status: RunStatus) -> None:
