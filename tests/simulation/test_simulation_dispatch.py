@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinytrain_dist.execution.executor import Failure, FailureKind, Outcome
 from tinytrain_dist.foundation.errors import ConfigError, StorageError
-from tinytrain_dist.simulation.backlog import Backlog, Piece
+from tinytrain_dist.simulation.backlog import MAX_SPAN, Backlog, Piece
 from tinytrain_dist.simulation.dispatch import ChunkReport, Dispatcher, Finished, Tick
 from tinytrain_dist.simulation.rates import Rates
 from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord
@@ -126,6 +126,19 @@ def test_a_hanging_task_costs_two_deadlines_whatever_the_size_of_its_chunk() -> 
     assert finished_tasks(results) == list(range(64))
     assert sum(executor.attempts_at(50).values()) == 2
     assert {deadline for _, deadline in executor.submitted} == {7.0}
+
+
+def test_a_chunk_spans_no_more_than_a_few_blocks_however_scattered_its_tasks() -> None:
+    group, starts = ("signs", CELLS), [0, 50, MAX_SPAN - 1, MAX_SPAN, 10 * MAX_SPAN]
+    waiting = Backlog(
+        (Piece(group, ((start, start + 1),)) for start in starts), {group: len(starts)},
+        rates=Rates(lambda group: 1.0), chunk_seconds=1e9,
+    )  # fmt: skip
+    waiting.seconds_left = lambda: 1e12  # type: ignore[method-assign]
+    chunks = []
+    while (taken := waiting.take(1)) is not None:
+        chunks.append(list(taken.indices()))
+    assert chunks == [[0, 50, MAX_SPAN - 1], [MAX_SPAN], [10 * MAX_SPAN]]
 
 
 @pytest.mark.parametrize(("num_workers", "window"), [(1, 2.0), (3, 2.0), (4, 2.5)])

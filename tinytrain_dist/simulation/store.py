@@ -63,6 +63,7 @@ class RunStore:
         self._manifest = Manifest(storage, guard=guard)
         self._sources = Sources({})
         self._superseded: list[Void] = []
+        self._priced: dict[str, set[str]] = {}  # profiles that rows of a device were made with
 
     @property
     def generation(self) -> int:
@@ -98,10 +99,10 @@ class RunStore:
     def _replay(self) -> None:
         """Mark what the log covers; void the rows of devices whose profile is no longer the one they were made with."""
         live = {place for place, _ in self.records()}
-        priced: dict[str, set[str]] = {}
+        priced = self._priced
         for place, event in self._manifest.events():
             if "void" in event:
-                self._void(event["void"], priced)
+                self._void(event["void"])
             elif "add" in event and place in live:
                 added = event["add"]
                 ranges, cells = _ranges(added["ranges"]), cells_of(added["cells"])
@@ -113,6 +114,7 @@ class RunStore:
         for device in sorted(d for d in priced if priced[d] - {self._profiles.get(d)} and d in self._profiles):
             _log.warning("%s: profile %s has changed; its rows are priced again", self.storage.location, device)
             self._say({"void": {"device": device}})
+            del priced[device]
             self.coverage.clear_device(device)
 
     def _supersede(self, place: int, added: dict[str, Any]) -> None:
@@ -121,10 +123,10 @@ class RunStore:
         _log.warning("%s: %s replaces rows whose void was lost with its segment; the later ones count", where, file)
         self._superseded.append((place, {key: added[key] for key in ("domain", "ranges", "cells")}))
 
-    def _void(self, void: dict[str, object], priced: dict[str, set[str]]) -> None:
+    def _void(self, void: dict[str, object]) -> None:
         if "device" in void:
             self.coverage.clear_device(str(void["device"]))
-            priced.pop(str(void["device"]), None)
+            self._priced.pop(str(void["device"]), None)
         else:
             ranges, cells = _ranges(void["ranges"]), cells_of(void["cells"])
             self.coverage.mark(str(void["domain"]), ranges, cells, done=False)
@@ -142,8 +144,15 @@ class RunStore:
         found = testimony(path, self.storage.read(path))
         if found is None or found[0] != self._identity or not self._is_whole(found[1]):
             return False
-        same_price = all(self._profiles.get(device) == digest for device, digest in found[1].profiles.items())
-        return same_price and self.add(found[1])
+        return self._has_price_of(found[1]) and self.add(found[1])
+
+    def _has_price_of(self, record: ShardRecord) -> bool:
+        """Say whether the rows have this command's profiles; of a device it does not name, the run's or the first."""
+        for device, digest in record.profiles.items():
+            known = self._profiles.get(device)
+            if ({known} if known else self._priced.setdefault(device, {digest})) != {digest}:
+                return False
+        return True
 
     def void_failed(self) -> int:
         """Void the rows of tasks that crashed, timed out or raised; return how many tasks are tried again."""
@@ -247,7 +256,9 @@ class Sources(NamedTuple):
         if chunk.domain not in self.by_domain:
             return ()
         spans, files = self.by_domain[chunk.domain]
-        hits = (spans[:, 0] < chunk.ranges[-1][1]) & (spans[:, 1] > chunk.ranges[0][0])
+        starts, stops = np.array(chunk.ranges, dtype=np.int64).T
+        first = np.searchsorted(stops, spans[:, 0], side="right")  # the first range that ends behind the shard's start
+        hits = (first < len(starts)) & (starts[np.minimum(first, len(starts) - 1)] < spans[:, 1])
         return tuple(files[place] for place in np.flatnonzero(hits))
 
 
