@@ -108,6 +108,17 @@ class Fleet:
             self.useful.setdefault(unit, seconds)
         return total, None
 
+    def cancel(self, ticket: int) -> None:
+        """End a copy that nobody waits for: its worker is free at once."""
+        for place, (_, running, outcome) in enumerate(self.events):
+            if running == ticket and outcome is not None:
+                del self.events[place]
+                heapq.heapify(self.events)
+                self.idle += 1
+                self._start()
+                return
+        self.queue = deque(item for item in self.queue if item[0] != ticket)
+
     def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
         """Let time pass until a chunk ends."""
         until = self.now + (math.inf if timeout_s is None else timeout_s)

@@ -44,6 +44,9 @@ class Nothing:
         self.queue.append((self.tickets, chunk))
         return self.tickets
 
+    def cancel(self, ticket: int) -> None:
+        """Nothing is ever given up: no unit drags."""
+
     def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
         """Return the oldest chunk as done; its units are said to have taken 30 ms each."""
         ticket, chunk = self.queue.popleft()

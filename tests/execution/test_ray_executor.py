@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import calls
 import numpy as np
 import pytest
 
+from tinytrain_dist.execution import ray_tasks
 from tinytrain_dist.execution.executor import Executor, Outcome
 from tinytrain_dist.execution.needs import WorkerNeeds
 from tinytrain_dist.execution.settings import ExecutorSettings, cluster, open_executor, open_worker_group
@@ -89,6 +91,65 @@ def test_a_sign_of_life_renews_the_deadline_and_the_last_one_is_kept(executor: E
     assert alive.value == 6
     assert hanging.failure is not None and hanging.failure.kind == "timeout" and hanging.progress == 1
     assert time.monotonic() - start < 30
+
+
+def test_a_stopped_worker_is_killed_by_its_node_and_its_cpu_comes_back(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray_tasks, "REACT_S", 1.0)
+    monkeypatch.setattr(ray, "cancel", lambda *args, **options: None)  # the message is lost
+    executor.submit(calls.sleep, 0.1)
+    executor.submit(calls.stop_self, str(tmp_path / "pid"), deadline_s=1.0)
+    _, stopped = outcomes(executor)
+    assert stopped.failure is not None and stopped.failure.kind == "timeout"
+    assert "its worker was ended" in stopped.failure.message
+    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+    for _ in range(4):
+        executor.submit(calls.sleep, 0.3)
+    assert [outcome.value for outcome in outcomes(executor)] == [0.3] * 4 and executor.num_workers == 2
+
+
+def test_a_stopped_worker_is_a_timeout(executor: Executor, tmp_path: Path) -> None:
+    executor.submit(calls.stop_self, str(tmp_path / "pid"), deadline_s=1.0)
+    start = time.monotonic()
+    (stopped,) = outcomes(executor)
+    assert stopped.failure is not None and stopped.failure.kind == "timeout"
+    assert time.monotonic() - start < 1.0 + ray_tasks.GIVE_UP_S + 5.0
+
+
+def test_a_worker_that_cannot_be_ended_is_given_up_and_counted_as_taken(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray_tasks, "GIVE_UP_S", 2.0)
+    monkeypatch.setattr(ray, "cancel", lambda *args, **options: None)  # the message is lost
+    executor.submit(calls.stop_self, str(tmp_path / "pid"), deadline_s=1.0)
+    start = time.monotonic()
+    (stopped,) = outcomes(executor)
+    assert stopped.failure is not None and stopped.failure.kind == "timeout" and time.monotonic() - start < 30
+    assert "its worker does not react" in stopped.failure.message
+    assert executor.num_workers == 1
+    executor.submit(calls.double, 4)
+    assert outcomes(executor)[0].value == 8
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    end = time.monotonic() + 30
+    while executor.num_workers < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert executor.num_workers == 2
+
+
+def test_a_cancelled_call_ends_and_frees_its_worker(executor: Executor) -> None:
+    long = [executor.submit(calls.sleep, 600.0) for _ in range(2)]
+    assert executor.next_outcome(timeout_s=1.0) is None
+    for ticket in long:
+        executor.cancel(ticket)
+    assert executor.num_in_flight == 0
+    executor.submit(calls.double, 2)
+    start = time.monotonic()
+    assert outcomes(executor)[0].value == 4 and time.monotonic() - start < 20
 
 
 def test_no_more_workers_are_used_than_allowed(connection: None) -> None:

@@ -29,6 +29,15 @@ def test_values_come_in_order_and_then_none() -> None:
         assert executor.next_outcome(timeout_s=100) is None
 
 
+def test_a_cancelled_call_is_not_run() -> None:
+    with open_executor(SERIAL) as executor:
+        first, second = (executor.submit(calls.double, value) for value in (1, 2))
+        executor.cancel(first)
+        outcome = executor.next_outcome()
+        assert outcome is not None and (outcome.ticket, outcome.value) == (second, 4)
+        assert executor.next_outcome() is None
+
+
 def test_an_exception_is_a_failure_and_the_executor_goes_on() -> None:
     with open_executor(SERIAL) as executor:
         executor.submit(calls.raise_value_error, "no")

@@ -194,7 +194,7 @@ def test_four_workers_on_two_nodes_give_the_serial_result(nodes: Nodes, tmp_path
 
 
 def test_a_node_killed_with_chunks_in_flight_changes_nothing(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     nodes.add()
     settings = misbehaving(num_tasks=24, dispatch=chunks_of(0.2))
@@ -211,6 +211,7 @@ def test_a_node_killed_with_chunks_in_flight_changes_nothing(
         result = run(settings, tmp_path / "runs", executor=FOUR)
     assert_same(result, wanted)
     assert max(row["attempt"] for row in rows_of(result.folder)) > 1
+    assert " tasks lost (attempt 1): its machine failed" in caplog.text, "no task is blamed for it"
 
 
 def test_a_cluster_too_small_says_within_seconds_what_is_needed_and_what_there_is(nodes: Nodes, tmp_path: Path) -> None:

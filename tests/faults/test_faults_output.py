@@ -18,7 +18,7 @@ from tiny_job import SERIAL, TINY, assert_no_double_keys, command, document, env
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.simulation.computing import Computation
-from tinytrain_dist.simulation.manifest import MANIFEST_VERSION
+from tinytrain_dist.simulation.manifest_snapshot import MANIFEST_VERSION
 
 SMALL_CHUNKS = "dispatch.chunk_seconds=0.001"
 

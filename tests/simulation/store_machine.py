@@ -1,11 +1,12 @@
-"""A run directory without computing: real shards of rows that say ``crashed``, on a storage that dies at any step."""
+"""A run directory without computing: real shards of rows that failed or not, on a storage that dies at any step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tiny_simulation import tiny_settings
 
@@ -14,7 +15,8 @@ from tinytrain_dist.simulation.finished import write_tables
 from tinytrain_dist.simulation.grid import Grid
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Chunk, ShardRecord, UnitSetup
-from tinytrain_dist.simulation.schema import KEY_COLUMNS
+from tinytrain_dist.simulation.row_hash import result_hash
+from tinytrain_dist.simulation.schema import KEY_COLUMNS, result_schema
 from tinytrain_dist.simulation.shard_files import write_shard
 from tinytrain_dist.simulation.store import RunStore
 from tinytrain_dist.simulation.worker import failed_result
@@ -50,13 +52,13 @@ class DyingStorage:
     left: int | None = None
     after: bool = False
 
-    def _change(self, method: str, *args: Any) -> Any:
+    def _change(self, method: str, *args: Any, **options: Any) -> Any:
         if self.left is None:
-            return getattr(self.inner, method)(*args)
+            return getattr(self.inner, method)(*args, **options)
         self.left -= 1
         if self.left == 0 and not self.after:
             raise Killed
-        result = getattr(self.inner, method)(*args)
+        result = getattr(self.inner, method)(*args, **options)
         if self.left == 0:
             raise Killed
         return result
@@ -67,6 +69,10 @@ class DyingStorage:
     def create(self, path: str, data: bytes) -> bool:
         return bool(self._change("create", path, data))
 
+    def replace_if(self, path: str, data: bytes, *, version: str | None) -> str | None:
+        replaced: str | None = self._change("replace_if", path, data, version=version)
+        return replaced
+
     def remove(self, path: str) -> None:
         self._change("remove", path)
 
@@ -74,16 +80,17 @@ class DyingStorage:
         return getattr(self.inner, name)
 
 
-def open_store(storage: Any, setup: UnitSetup) -> RunStore:
+def open_store(storage: Any, setup: UnitSetup, *, guard: Callable[[], None] = lambda: None) -> RunStore:
     """Return the store as a new driver finds it."""
-    store = RunStore(storage, identity=setup.run_identity, profiles={p.name: p.hash for p in setup.profiles})
+    profiles = {profile.name: profile.hash for profile in setup.profiles}
+    store = RunStore(storage, identity=setup.run_identity, profiles=profiles, guard=guard)
     store.open()
     return store
 
 
-def compute(storage: Any, setup: UnitSetup, chunk: Chunk) -> ShardRecord:
+def compute(storage: Any, setup: UnitSetup, chunk: Chunk, *, status: str = "crashed") -> ShardRecord:
     """Write the shard of a chunk as a worker does."""
-    results = [failed_result(setup, chunk, i, status="crashed", message=f"task {i}") for i in chunk.indices()]
+    results = [failed_result(setup, chunk, i, status=status, message=f"task {i}") for i in chunk.indices()]
     return write_shard(storage, chunk, results, setup=setup)
 
 
@@ -93,14 +100,21 @@ def missing(store: RunStore) -> Iterator[Chunk]:
         yield Chunk(domain=piece.group[0], ranges=piece.ranges, cells=piece.group[1])
 
 
-def complete(place: str, setup: UnitSetup) -> str:
-    """Compute what is missing, finish the run, check its tables; return the result hash."""
+def complete(place: str, setup: UnitSetup) -> tuple[str, str]:
+    """Compute what is missing, finish the run, check its tables.
+
+    Returns the result hash, and that of the same rows if all had failed: what no history may change.
+    """
     storage = open_storage(place)
     store = open_store(storage, setup)
     for chunk in missing(store):
         assert store.add(compute(storage, setup, chunk))
     totals = write_tables(store)
-    rows = pq.read_table(f"{place}/results").to_pylist()
+    table = pq.read_table(f"{place}/results", schema=result_schema())
+    assert result_hash(table) == totals.result_hash
+    rows = table.to_pylist()
     keys = {tuple(row[name] for name in KEY_COLUMNS) for row in rows}
     assert len(rows) == len(keys) == GRID.num_units * len(METHODS) * len(DEVICES) == totals.rows
-    return totals.result_hash
+    column = table.schema.get_field_index("status")
+    failed = table.set_column(column, table.schema.field(column), pa.array(["crashed"] * table.num_rows))
+    return totals.result_hash, result_hash(failed)

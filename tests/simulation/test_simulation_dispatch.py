@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinytrain_dist.execution.executor import Failure, FailureKind, Outcome
-from tinytrain_dist.foundation.errors import ConfigError, StorageError
-from tinytrain_dist.simulation.backlog import Backlog, Piece
-from tinytrain_dist.simulation.dispatch import ChunkReport, Dispatcher, Finished, Tick
+from tinytrain_dist.foundation.errors import ClusterError, ConfigError, StorageError
+from tinytrain_dist.simulation.backlog import MAX_SPAN, Backlog, Piece
+from tinytrain_dist.simulation.dispatch import MAX_LOSSES, ChunkReport, Dispatcher, Finished, Tick
 from tinytrain_dist.simulation.rates import Rates
 from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord
 from tinytrain_dist.simulation.settings import DispatchSettings
@@ -40,6 +40,7 @@ class FakeExecutor:
         self.queue: deque[tuple[int, Chunk]] = deque()
         self.submitted: list[tuple[Chunk, float]] = []
         self.most_in_flight = 0
+        self.cancelled: list[int] = []
         self.silent_polls = 1
 
     def submit(self, given: Chunk, *, deadline_s: float) -> int:
@@ -59,6 +60,9 @@ class FakeExecutor:
                 tick = Tick(place if every else place - place % 4, every=every) if self.ticks else None
                 return Outcome(ticket=ticket, failure=Failure(kind, f"task {index}"), progress=tick)
         return Outcome(ticket=ticket, value=report_of(given))
+
+    def cancel(self, ticket: int) -> None:
+        self.cancelled.append(ticket)
 
     def attempts_at(self, index: int) -> Counter[int]:
         """Return how often the task was tried, by the size of its chunk."""
@@ -128,6 +132,19 @@ def test_a_hanging_task_costs_two_deadlines_whatever_the_size_of_its_chunk() -> 
     assert {deadline for _, deadline in executor.submitted} == {7.0}
 
 
+def test_a_chunk_spans_no_more_than_a_few_blocks_however_scattered_its_tasks() -> None:
+    group, starts = ("signs", CELLS), [0, 50, MAX_SPAN - 1, MAX_SPAN, 10 * MAX_SPAN]
+    waiting = Backlog(
+        (Piece(group, ((start, start + 1),)) for start in starts), {group: len(starts)},
+        rates=Rates(lambda group: 1.0), chunk_seconds=1e9,
+    )  # fmt: skip
+    waiting.seconds_left = lambda: 1e12  # type: ignore[method-assign]
+    chunks = []
+    while (taken := waiting.take(1)) is not None:
+        chunks.append(list(taken.indices()))
+    assert chunks == [[0, 50, MAX_SPAN - 1], [MAX_SPAN], [10 * MAX_SPAN]]
+
+
 @pytest.mark.parametrize(("num_workers", "window"), [(1, 2.0), (3, 2.0), (4, 2.5)])
 def test_the_window_is_bounded(num_workers: int, window: float) -> None:
     executor = FakeExecutor(num_workers=num_workers)
@@ -158,8 +175,44 @@ def test_a_worker_that_cannot_write_ends_the_run() -> None:
         def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
             return Outcome(ticket=self.queue.popleft()[0], value=StorageError("disk full"))
 
+    full = Full()
     with pytest.raises(StorageError, match="disk full"):
-        run(Full(), 1)
+        run(full, 1)
+    assert len(full.submitted) == full.num_workers, "tried elsewhere, and not without end"
+
+
+def test_a_machine_that_cannot_work_leaves_its_chunks_to_the_others() -> None:
+    class OneBad(FakeExecutor):
+        def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
+            if len(self.submitted) % 3 == 0 and self.queue:
+                return Outcome(ticket=self.queue.pop()[0], value=StorageError("not mounted"))
+            return super().next_outcome(timeout_s=timeout_s)
+
+    executor = OneBad(num_workers=3)
+    results = run(executor, 30, per_chunk=2)
+    assert finished_tasks(results) == list(range(30)) and all(r.record is not None for r in results)
+
+
+def test_a_lost_machine_is_nobodys_fault() -> None:
+    """Neither cut nor counted as an attempt that killed its worker."""
+
+    class Losing(FakeExecutor):
+        left = MAX_LOSSES - 1
+
+        def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
+            if not self.queue or not self.left:
+                return super().next_outcome(timeout_s=timeout_s)
+            self.left -= 1
+            return Outcome(ticket=self.queue.pop()[0], failure=Failure("lost", "node gone"))
+
+    executor = Losing()
+    (finished,) = run(executor, 8, per_chunk=8, max_attempts=1)
+    assert finished.record is not None and finished.chunk.attempt == MAX_LOSSES
+    assert {given.num_tasks for given, _ in executor.submitted} == {8}
+    executor = Losing()
+    executor.left = MAX_LOSSES
+    with pytest.raises(ClusterError, match="8 times the machine of one chunk failed, last: node gone"):
+        run(executor, 8, per_chunk=8)
 
 
 @given(
@@ -198,6 +251,7 @@ def test_an_overdue_chunk_is_doubled_by_an_idle_worker_and_the_first_copy_counts
     )  # fmt: skip
     results = [finished for finished in dispatcher.run() if finished is not None]
     assert finished_tasks(results) == list(range(8)) and dispatcher.retried == 1
+    assert executor.cancelled == [4], "the slower copy is ended"
     assert executor.now < 20 and executor.attempts_at(3) == {1: 2}
 
 

@@ -15,10 +15,15 @@ from tiny_simulation import Raises, add_method, chunks_of, rows_of, run, tiny_se
 
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.paths import resource_folder
+from tinytrain_dist.foundation.storage import open_storage
 from tinytrain_dist.simulation import unit
+from tinytrain_dist.simulation.plan_run import plan_run
+from tinytrain_dist.simulation.request import Chunk, ShardRecord
+from tinytrain_dist.simulation.reuse import read_stored
 from tinytrain_dist.simulation.row_hash import added, hash_of_sum, result_hash, rows_digest
 from tinytrain_dist.simulation.settings import DispatchSettings
 from tinytrain_dist.simulation.shard_files import read_rows
+from tinytrain_dist.simulation.store import RunStore, Sources
 
 ONE = {"domains": ("signs",), "num_tasks": 2, "dispatch": chunks_of(0.001)}
 
@@ -44,6 +49,47 @@ def test_a_new_device_with_a_known_plan_needs_no_training_and_has_the_same_row(
     extended = run(larger, tmp_path)
     assert (extended.computed, extended.exit_code) == (2, ExitCode.DONE)
     assert extended.result_hash == fresh.result_hash
+
+
+def test_what_is_reused_must_have_the_checksum_of_its_name(tmp_path: Path) -> None:
+    settings = tiny_settings(**ONE, methods=("none", "tinytrain"), devices=("raspberry_pi_4b",))
+    plan, first = plan_run(settings), run(settings, tmp_path)
+    storage, chunk = open_storage(first.folder), Chunk(domain="signs", ranges=((0, 2),), cells=())
+    store = RunStore(storage, identity=plan.setup.run_identity)
+    store.open()
+    chunk = replace(chunk, stored=store.sources(chunk))
+    found = read_stored(storage, chunk, setup=plan.setup)
+    assert len(found) == 2 and all(task.fisher is not None and task.outcomes for task in found.values())
+    rows_file, fisher_file = chunk.stored[0]
+    other_rows, other_fisher = chunk.stored[1]
+    for name, source in ((rows_file, other_rows), (fisher_file, other_fisher)):  # readable Parquet, and wrong
+        storage.write(name, storage.read(source))
+    assert len(read_stored(storage, chunk, setup=plan.setup)) == 1
+    wrong = replace(chunk, stored=((rows_file, fisher_file),))
+    assert not read_stored(storage, wrong, setup=plan.setup)
+
+
+def test_orphans_of_a_device_this_command_does_not_name_are_adopted(tmp_path: Path) -> None:
+    settings = tiny_settings(**ONE, methods=("none",), devices=("raspberry_pi_4b",))
+    first = run(settings, tmp_path)
+    for path in [first.folder / "manifest.json", first.folder / "_SUCCESS", *(first.folder / "journal").iterdir()]:
+        path.unlink()
+    assert run(replace(settings, devices=("jetson_nano",)), tmp_path).rows == 4
+    again = run(settings, tmp_path)
+    assert (again.computed, again.rows) == (0, 4)
+
+
+def test_only_shards_of_the_chunks_own_tasks_are_sources() -> None:
+    def shard(start: int, stop: int) -> ShardRecord:
+        return ShardRecord(
+            name="", domain="signs", ranges=((start, stop),), cells=(), rows=1, failed_tasks=0, profiles={},
+            files={f"shards/{start}": ""}, digest="",
+        )  # fmt: skip
+
+    sources = Sources.of([shard(0, 10), shard(10, 500), shard(500, 700), shard(900, 1000)])
+    chunk = Chunk(domain="signs", ranges=((9, 10), (600, 601), (700, 900)), cells=())
+    assert [rows for rows, _ in sources.overlapping(chunk)] == ["shards/0", "shards/500"]
+    assert sources.overlapping(replace(chunk, domain="flags")) == ()
 
 
 def test_a_changed_profile_prices_its_own_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,8 @@ def test_what_was_committed_is_there_in_order(tmp_path: Path) -> None:
 
 def test_a_commit_costs_the_same_after_thousands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "FOLD_SEGMENTS", 16)
-    storage = Counting(open_storage("/dev/shm" if Path("/dev/shm").is_dir() else tmp_path).below(tmp_path.name))  # type: ignore[arg-type]
+    memory = open_storage("/dev/shm" if Path("/dev/shm").is_dir() else tmp_path)
+    storage = Counting(memory.below(f"{tmp_path.name}-{os.getpid()}"))
     log, costs = Manifest(storage), []  # type: ignore[arg-type]
     for start in range(0, 2048, 512):
         calls, written = storage.calls, sum(storage.written)
@@ -91,7 +94,7 @@ def test_a_damaged_segment_or_part_is_not_believed_and_the_rest_is(tmp_path: Pat
     segment = tmp_path / "journal" / "0000000002.json"
     segment.write_bytes(segment.read_bytes().replace(b'"rows":1', b'"rows":7'))
     assert names(Manifest(open_storage(tmp_path)).open()) == [1, 3]
-    part = tmp_path / "journal" / "part-0000000001-0.json"
+    (part,) = (tmp_path / "journal").glob("part-0000000001-0-*.json")
     part.write_bytes(part.read_bytes()[:-5])
     reopened = Manifest(open_storage(tmp_path)).open()
     assert names(reopened) == [3]
@@ -114,3 +117,45 @@ def test_segments_of_before_the_snapshot_never_count(tmp_path: Path) -> None:
     log.fold()
     (tmp_path / "journal" / "0000000001.json").write_bytes(old)  # its removal was cut short
     assert names(Manifest(open_storage(tmp_path)).open()) == [1]
+
+
+def test_a_lost_snapshot_is_found_again_from_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "FOLD_SEGMENTS", 2)
+    monkeypatch.setattr(manifest, "MERGED_PARTS", 2)
+    storage, log = open_storage(tmp_path), Manifest(open_storage(tmp_path))
+    for number in range(1, 12):
+        add(log, number)
+    for data in (b"", storage.read("manifest.json").replace(b'"generation": 10', b'"generation": 11')):
+        storage.write("manifest.json", data)
+        again = Manifest(storage).open()
+        assert names(again) == list(range(1, 12)) and again.generation == 11
+    storage.remove("manifest.json")
+    again = Manifest(storage).open()
+    add(again, 12)
+    assert names(Manifest(storage).open()) == list(range(1, 13))
+
+
+def test_a_manifest_of_the_unsealed_version_is_read(tmp_path: Path) -> None:
+    storage, log = open_storage(tmp_path), Manifest(open_storage(tmp_path))
+    for number in (1, 2):
+        add(log, number)
+        log.fold()
+    document = json.loads(storage.read("manifest.json"))
+    for part in document["parts"]:
+        del part["first"], part["number"]
+    storage.write("manifest.json", json.dumps({**document, "schema_version": 2, "sha256": None}).encode())
+    assert names(Manifest(storage).open()) == [1, 2] and Manifest(storage).open().parts == log.parts
+
+
+def test_what_a_death_while_folding_left_is_removed_by_the_next_fold(tmp_path: Path) -> None:
+    storage, log = open_storage(tmp_path), Manifest(open_storage(tmp_path))
+    add(log, 1)
+    segment = storage.read("journal/0000000001.json")
+    log.fold()
+    (part,) = storage.names("journal")
+    storage.write("journal/0000000001.json", segment)
+    storage.write(part.replace("-0-", "-1-"), storage.read(part))
+    add(again := Manifest(storage).open(), 2)
+    again.fold()
+    assert sorted(storage.names("journal")) == sorted(entry["file"] for entry in again.parts)
+    assert names(Manifest(storage).open()) == [1, 2]

@@ -20,16 +20,15 @@ from tinytrain_dist.foundation.errors import (
     ConfigError,
     ExitCode,
     RunLockedError,
-    StorageError,
     TooManyFailuresError,
 )
 from tinytrain_dist.foundation.paths import resource_folder
 from tinytrain_dist.foundation.storage import local, open_storage
-from tinytrain_dist.simulation import engine
+from tinytrain_dist.simulation import engine, unit
 from tinytrain_dist.simulation.computing import Computation
 from tinytrain_dist.simulation.engine import SimulationResult
 from tinytrain_dist.simulation.lock import run_lock
-from tinytrain_dist.simulation.manifest import MANIFEST_VERSION
+from tinytrain_dist.simulation.manifest_snapshot import MANIFEST_VERSION
 from tinytrain_dist.simulation.schema import KEY_COLUMNS
 from tinytrain_dist.simulation.settings import DispatchSettings
 from tinytrain_dist.simulation.store import RunStore
@@ -262,12 +261,12 @@ def test_a_crash_at_any_write_leaves_a_run_that_resumes(
     assert_no_double_keys(resumed)
 
 
-def test_a_manifest_that_is_none_is_named(first: SimulationResult) -> None:
+def test_a_damaged_manifest_is_found_again_and_one_of_another_version_refused(first: SimulationResult) -> None:
     path = first.folder / "manifest.json"
-    for text, error in [("{", StorageError), ("[]", StorageError), ('{"schema_version": 2}', StorageError)]:
+    for text in ("{", "[]", '{"schema_version": 3}', path.read_text().replace('"generation": ', '"generation": 1')):
         path.write_text(text)
-        with pytest.raises(error, match=r"manifest\.json"):
-            run(tiny_settings(**QUICK), first.folder.parent)
+        again = run(tiny_settings(**QUICK), first.folder.parent)
+        assert (again.computed, again.result_hash) == (0, first.result_hash)
     for version in (1, MANIFEST_VERSION + 1):
         path.write_text(json.dumps({"schema_version": version}))
         with pytest.raises(RunLockedError, match=f"schema version {version}; this program writes {MANIFEST_VERSION}"):
@@ -281,6 +280,27 @@ def test_a_second_attempt_at_a_chunk_counts_once(first: SimulationResult) -> Non
     assert held.add(replace(before[0][1], name="another", rows=999)) is False
     held.commit()
     assert list(held.records()) == before
+
+
+def test_a_run_that_lacks_tasks_is_never_called_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "add", lambda self, record: False)
+        with pytest.raises(AssertionError, match="2 tasks are missing although everything was computed"):
+            run(tiny_settings(num_tasks=1, methods=("raw_pixels",)), tmp_path, run_id="mine")
+    assert not (tmp_path / "mine" / "_SUCCESS").exists()
+
+
+def test_a_shard_that_lacks_rows_of_its_chunk_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = unit.Unit.run
+
+    def forgetful(*args: Any) -> unit.UnitResult:
+        result = original(*args)
+        result.rows.pop()
+        return result
+
+    monkeypatch.setattr(unit.Unit, "run", forgetful)
+    with pytest.raises(AssertionError, match=r"shard .* for Chunk"):
+        run(tiny_settings(num_tasks=1, methods=("raw_pixels",)), tmp_path)
 
 
 def test_a_held_run_is_refused_and_left_alone(first: SimulationResult) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -37,6 +38,8 @@ from tinytrain_dist.simulation.request import ShardRecord
 from tinytrain_dist.simulation.store import RunStore
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the same file system calls, without waiting for a disk
+
+STATUS = st.sampled_from(["crashed", "ok"])
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -71,14 +74,15 @@ class StoreMachine(RuleBasedStateMachine):
             self.store = open_store(self.storage, self.setup_)
 
     @precondition(lambda self: self.store is not None)
-    @rule(number=st.integers(0, 20), count=st.integers(1, 4), enters=st.booleans())
-    def compute(self, number: int, count: int, enters: bool) -> None:
+    @rule(number=st.integers(0, 20), count=st.integers(1, 4), enters=st.booleans(), status=STATUS)
+    def compute(self, number: int, count: int, enters: bool, status: str) -> None:
         """A worker writes a shard of missing work; its driver enters it, or never hears of it."""
         assert self.store is not None
         chunks = list(missing(self.store))
         if chunks:
             with self.dying():
-                self.written.append(compute(self.storage, self.setup_, chunks[number % len(chunks)].cut(count)[0]))
+                chunk = chunks[number % len(chunks)].cut(count)[0]
+                self.written.append(compute(self.storage, self.setup_, chunk, status=status))
                 if enters:
                     assert self.store.add(self.written[-1])
 
@@ -102,6 +106,19 @@ class StoreMachine(RuleBasedStateMachine):
         with self.dying():
             write_tables(self.store) if how == "write_tables" else getattr(self.store, how)()
 
+    @precondition(lambda self: self.store is not None)
+    @rule()
+    def retry(self) -> None:
+        """What failed is computed again and succeeds; then there is nothing to try again."""
+        assert self.store is not None
+        with self.dying():
+            self.store.void_failed()
+            for chunk in missing(self.store):
+                self.written.append(compute(self.storage, self.setup_, chunk, status="ok"))
+                assert self.store.add(self.written[-1])
+            self.store.commit()
+            assert self.store.void_failed() == 0
+
     @rule(device=st.sampled_from(DEVICES))
     def change_profile(self, device: str) -> None:
         """The next driver is given another content of a profile."""
@@ -109,9 +126,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 50), place=st.integers(0, 10_000))
     def damage(self, number: int, place: int) -> None:
-        """A byte flips anywhere but in the snapshot, which names itself when it is damaged."""
+        """A byte flips anywhere."""
         self.store = None
-        files = sorted(p for p in Path(self.place).rglob("*") if p.is_file() and p.name != "manifest.json")
+        files = sorted(p for p in Path(self.place).rglob("*") if p.is_file())
         if files:
             data = bytearray((path := files[number % len(files)]).read_bytes())
             data[place % len(data)] ^= 1
@@ -119,17 +136,57 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "place"):
-            assert complete(self.place, self.setup_) == self.expected
-            assert complete(self.place, self.setup_) == self.expected, "a finished run stays as it is"
+            finished = complete(self.place, self.setup_)
+            assert finished[1] == self.expected
+            assert complete(self.place, self.setup_) == finished, "a finished run stays as it is"
             shutil.rmtree(self.place)
 
 
 @pytest.mark.slow
 def test_no_crash_loses_or_doubles_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "FOLD_SEGMENTS", 3)
-    StoreMachine.expected = complete(str(tmp_path), machine_setup(str(tmp_path)))
+    StoreMachine.expected = complete(str(tmp_path), machine_setup(str(tmp_path)))[1]
     options = settings(
         max_examples=25, stateful_step_count=25, deadline=None, print_blob=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
     run_state_machine_as_test(StoreMachine, settings=options)
+
+
+def retried(place: str) -> RunStore:
+    """A run whose failed tasks were voided and computed again."""
+    setup, storage = machine_setup(place), open_storage(place)
+    store = open_store(storage, setup)
+    for status in ("crashed", "ok"):
+        store.void_failed()
+        for chunk in missing(store):
+            assert store.add(compute(storage, setup, chunk, status=status))
+        store.commit()
+    return store
+
+
+def test_what_succeeded_is_not_tried_again(tmp_path: Path) -> None:
+    store = open_store(open_storage(tmp_path), machine_setup(str(retried(str(tmp_path)).storage.location)))
+    assert store.void_failed() == 0 and not list(missing(store))
+
+
+def test_rows_whose_void_was_lost_are_replaced_and_not_doubled(tmp_path: Path) -> None:
+    place, setup = str(tmp_path), machine_setup(str(tmp_path))
+    retried(place)
+    (segment,) = [path for path in (tmp_path / "journal").iterdir() if b'"void"' in path.read_bytes()]
+    segment.write_bytes(segment.read_bytes()[:-9])
+    finished = complete(place, setup)
+    assert complete(place, setup) == finished
+    statuses = pq.read_table(tmp_path / "results", columns=["status"])["status"].to_pylist()
+    assert set(statuses) == {"ok"}, "the later rows count"
+
+
+def test_dropping_a_damaged_shard_leaves_its_successor(tmp_path: Path) -> None:
+    """Drops name files: a chunk computed again has the name of the one that was damaged."""
+    place, setup, storage = str(tmp_path), machine_setup(str(tmp_path)), open_storage(tmp_path)
+    store = retried(place)
+    first = [record for _, record in store.records() if record.failed_tasks]
+    for record in first:
+        storage.write(record.rows_file, b"damaged")
+    assert {record.name for record in first} == {r.name for _, r in store.records() if not r.failed_tasks}
+    assert not list(missing(open_store(storage, setup)))

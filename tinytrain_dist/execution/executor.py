@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-FailureKind = Literal["crashed", "timeout", "error"]
+FailureKind = Literal["crashed", "timeout", "error", "lost"]
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class Failure:
     Attributes
     ----------
     kind
-        ``error``: the function raised. ``crashed``: its worker or node died, or was killed for memory.
-        ``timeout``: it ran longer than its deadline.
+        ``error``: the function raised. ``crashed``: its worker died, or was killed for memory: perhaps by this very
+        call. ``timeout``: it ran longer than its deadline. ``lost``: its machine died, or could not start or keep
+        it: no fault of the call, which is worth another attempt elsewhere.
     message
         For ``error`` the exception's type and text, else what happened to the worker.
     """
@@ -59,7 +60,7 @@ class Executor(Protocol):
 
     @property
     def num_workers(self) -> int:
-        """Calls that can run side by side as the cluster is NOW (1 in this process)."""
+        """Calls that can run side by side as the cluster is NOW (1 in this process), without workers that hang."""
 
     @property
     def num_in_flight(self) -> int:
@@ -73,6 +74,9 @@ class Executor(Protocol):
 
     def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
         """Return any finished call; None if nothing is in flight or nothing finished within ``timeout_s``."""
+
+    def cancel(self, ticket: int) -> None:
+        """End a call whose outcome nobody waits for any more; of a ticket that is not in flight nothing happens."""
 
     def close(self) -> None:
         """Give up what is in flight and release the workers."""

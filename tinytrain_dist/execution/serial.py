@@ -16,7 +16,11 @@ _Call = tuple[int, Callable[..., Any], tuple[Any, ...]]
 
 
 class SerialExecutor:
-    """Runs a call when its outcome is asked for. Deadlines are not enforced: nothing could end the call."""
+    """Runs a call when its outcome is asked for.
+
+    Deadlines are not enforced: nothing could end the call, since it runs in this very thread. A call that kills its
+    process kills the caller.
+    """
 
     num_workers = 1
 
@@ -54,6 +58,10 @@ class SerialExecutor:
                 return Outcome(ticket=ticket, failure=Failure("error", item))
             value = item
         return Outcome(ticket=ticket, value=value)
+
+    def cancel(self, ticket: int) -> None:
+        """Forget a call that has not run."""
+        self._queue = deque(call for call in self._queue if call[0] != ticket)
 
     def close(self) -> None:
         """Forget what is queued."""

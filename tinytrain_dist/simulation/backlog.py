@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tinytrain_dist.simulation.coverage import BLOCK
 from tinytrain_dist.simulation.ranges import Ranges, joined, num_in, split
 from tinytrain_dist.simulation.rates import Group, Rates
 from tinytrain_dist.simulation.request import Chunk
@@ -22,6 +23,8 @@ SHORTEST_S = 0.1
 """Chunks of less predicted work than this cost more to hand out than to compute."""
 MAX_ROWS = 20_000
 """Rows of one chunk at most: what a worker holds in memory."""
+MAX_SPAN = 4 * BLOCK
+"""Task indices from a chunk's first to its last at most, so that it names few of the shards that lie between."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class Backlog:
         queue, parts = self._window[group], []
         missing = wanted
         while missing > 0 and queue:
+            if parts and queue[0][0][0] >= parts[0][0][0] + MAX_SPAN:
+                break
             first, rest = split(queue.popleft(), missing)
             parts.append(first)
             missing -= num_in(first)

@@ -7,30 +7,26 @@ grow with the run. Inside a part the rows are sorted by domain, task index, chec
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.foundation.hashing import bytes_hash
 from tinytrain_dist.foundation.storage import Storage
-from tinytrain_dist.simulation.ranges import Ranges
-from tinytrain_dist.simulation.request import cells_of
 from tinytrain_dist.simulation.row_hash import added, hash_of_sum, rows_digest
 from tinytrain_dist.simulation.schema import result_schema
 from tinytrain_dist.simulation.shard_files import parquet_bytes, read_rows
 from tinytrain_dist.simulation.store import RunStore
 from tinytrain_dist.simulation.task_table import TaskTable, sorted_rows
+from tinytrain_dist.simulation.voids import Void, void_rows, voids_of
 
 PART_ROWS = 131_072
 READ_AHEAD = 8
-_Void = tuple[int, dict[str, Any]]
 
 
 @dataclass(kw_only=True)
@@ -61,7 +57,7 @@ class _Shard:
     path: str
     sha256: str
     digest: str
-    voids: tuple[_Void, ...]
+    voids: tuple[Void, ...]
 
     def read(self, storage: Storage) -> tuple[pa.Table, str]:
         """Return the rows that count and their digest."""
@@ -70,14 +66,14 @@ class _Shard:
             raise StorageError(f"{storage.location}/{self.path}: was damaged while the run was going on; run it again")
         table, digest = read_rows(data), self.digest
         if self.voids:
-            table = table.filter(pa.array(~_void_rows(table, self.voids)))
+            table = table.filter(pa.array(~void_rows(table, self.voids)))
             digest = rows_digest(table)
         return table, digest
 
 
 def compact(store: RunStore) -> Totals:
     """Write results/, tasks.parquet and failures.parquet from the shards; remove what no longer belongs there."""
-    totals, writer = Totals(), _Writer(store.storage)
+    totals, writer = Totals(), _Writer(store.storage, guard=store.guard)
     digests: list[str] = []
     with ThreadPoolExecutor(2) as readers:
         for table, digest in _ahead(readers, store.storage, _shards(store)):
@@ -89,6 +85,7 @@ def compact(store: RunStore) -> Totals:
     totals.result_hash = hash_of_sum(added(digests), totals.rows)
     for name in list(store.storage.names("results")):
         if name not in totals.files:
+            store.guard()
             store.storage.remove(name)
     return totals
 
@@ -98,35 +95,11 @@ def _shards(store: RunStore) -> list[_Shard]:
     found = [
         _Shard(
             record.domain, record.ranges[0][0], record.rows_file, record.files[record.rows_file], record.digest,
-            tuple(void for void in voids if void[0] > place and _concerns(void[1], record.domain, record.ranges)),
+            voids_of(record, place=place, voids=voids),
         )
         for place, record in store.records()
     ]  # fmt: skip
     return sorted(found, key=lambda shard: (shard.domain, shard.first, shard.path))
-
-
-def _concerns(void: dict[str, Any], domain: str, ranges: Ranges) -> bool:
-    if "device" in void:
-        return True
-    first, last = void["ranges"][0][0], void["ranges"][-1][1]
-    return bool(void["domain"] == domain and first < ranges[-1][1] and last > ranges[0][0])
-
-
-def _void_rows(table: pa.Table, voids: Iterable[_Void]) -> np.ndarray:
-    """Return which rows no longer count, bool [rows]."""
-    gone = np.zeros(table.num_rows, dtype=np.bool_)
-    devices, methods = np.array(table["device"].to_pylist()), np.array(table["method"].to_pylist())
-    indices = table["task_index"].to_numpy()
-    for _, void in voids:
-        if "device" in void:
-            gone |= devices == void["device"]
-            continue
-        tasks = np.zeros(table.num_rows, dtype=np.bool_)
-        for start, stop in void["ranges"]:
-            tasks |= (indices >= start) & (indices < stop)
-        for method, own in cells_of(void["cells"]):
-            gone |= tasks & (methods == method) & np.isin(devices, own)
-    return gone
 
 
 def _ahead(readers: ThreadPoolExecutor, storage: Storage, shards: list[_Shard]) -> Iterator[tuple[pa.Table, str]]:
@@ -141,7 +114,8 @@ def _ahead(readers: ThreadPoolExecutor, storage: Storage, shards: list[_Shard]) 
 class _Writer:
     """Cuts a stream of rows into parts, and keeps an account of tasks and failures."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, guard: Callable[[], None]) -> None:
+        self._guard = guard
         self._storage, self._tables, self._num_waiting = storage, deque[pa.Table](), 0
         self._files: dict[str, str] = {}
         self._background, self._writing = ThreadPoolExecutor(1), deque[Future[None]]()
@@ -183,6 +157,7 @@ class _Writer:
 
     def _store(self, name: str, table: pa.Table) -> None:
         data = parquet_bytes(table, compression="zstd")
+        self._guard()
         self._storage.write(name, data)
         self._files[name] = bytes_hash(data)
 

@@ -11,7 +11,7 @@ from tinytrain_dist.simulation.backlog import Backlog
 from tinytrain_dist.simulation.dispatch import Dispatcher, Finished
 from tinytrain_dist.simulation.plan_run import RunPlan
 from tinytrain_dist.simulation.rates import Group, Rates
-from tinytrain_dist.simulation.request import Chunk
+from tinytrain_dist.simulation.request import Chunk, ShardRecord
 from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
 from tinytrain_dist.simulation.worker import failed_shard, run_chunk
@@ -74,6 +74,7 @@ class Computation:
             assert finished.failure is not None
             status, message = finished.failure.kind, finished.failure.message
             record = failed_shard(self._plan.setup, finished.chunk, status=status, message=message)
+        _check_record(record, finished.chunk)
         if self._store.add(record):
             self._status.add(tasks=record.num_tasks, rows=record.rows, failed=record.failed_tasks)
         self._check_budget()
@@ -86,3 +87,9 @@ class Computation:
                 f"{status.failed} of {status.done} tasks failed, more than dispatch.max_failed_share = {limit}; "
                 f"see {self._store.storage.location}/failures.parquet"
             )
+
+
+def _check_record(record: ShardRecord, chunk: Chunk) -> None:
+    """Assert that a shard holds what its chunk asked for: what it says is what the manifest will count as done."""
+    held = (record.domain, record.ranges, record.cells, record.rows)
+    assert held == (chunk.domain, chunk.ranges, chunk.cells, chunk.num_rows), f"shard {record.name}: {held} for {chunk}"

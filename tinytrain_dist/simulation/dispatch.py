@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-from tinytrain_dist.execution.executor import Executor, Failure, Outcome
-from tinytrain_dist.foundation.errors import StorageError
+from tinytrain_dist.execution.executor import Executor, Failure, Outcome, describe
+from tinytrain_dist.foundation.errors import ClusterError, TinyTrainError
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.simulation.backlog import Backlog
 from tinytrain_dist.simulation.request import Chunk, ShardRecord
 from tinytrain_dist.simulation.settings import DispatchSettings
 
 POLL_S = 1.0
+MAX_LOSSES = 8
 OVERDUE_FACTOR, OVERDUE_S, MAX_COPIES = 1.5, 1.0, 3
 """An idle worker takes a copy of a chunk after 1.5 times its predicted time, and not before a second."""
 _log = logger(__name__)
@@ -66,9 +67,10 @@ class _Flight:
 class Dispatcher:
     """Runs everything in a backlog on an executor.
 
-    A chunk that fails as a whole is cut down to the one task to blame: by halves, or at the task its worker was
-    last heard of. A single task gets ``max_attempts`` attempts of its own where its worker dies, and one where it
-    outlasts its deadline, which counts from the last sign of life: a chunk's length does not lengthen it.
+    A chunk whose machine failed is tried again as it is: nobody is to blame. A chunk that fails otherwise is cut down
+    to the one task to blame: by halves, or at the task its worker was last heard of. A single task gets
+    ``max_attempts`` attempts of its own where its worker dies, and one where it outlasts its deadline, which counts
+    from the last sign of life: a chunk's length does not lengthen it.
 
     Attributes
     ----------
@@ -89,6 +91,8 @@ class Dispatcher:
         self._settings, self._clock = settings, clock
         self._flights: dict[int, _Flight] = {}  # by ticket; an overdue chunk has two
         self._deaths: Counter[str] = Counter()
+        self._losses: Counter[str] = Counter()
+        self._troubles = 0  # machines that could not work, since the last one that could
         self.retried = 0
 
     @property
@@ -99,7 +103,13 @@ class Dispatcher:
     def run(self) -> Iterator[Finished | None]:
         """Yield each chunk as it finishes, and ``None`` now and then while nothing does.
 
-        Raises ``StorageError`` where a worker cannot write: that is no fault of a task.
+        Raises
+        ------
+        TinyTrainError
+            What a worker said of its machine (it cannot write, say), when as many said so in a row as there are
+            workers: that is no fault of a task, and trying elsewhere does not help.
+        ClusterError
+            Machines died under one chunk ``MAX_LOSSES`` times.
         """
         while not self._backlog.is_empty or self._flights:
             self._fill()
@@ -147,12 +157,17 @@ class Dispatcher:
 
     def _settle(self, flight: _Flight, outcome: Outcome) -> Iterator[Finished]:
         chunk = flight.chunk
-        if isinstance(outcome.value, StorageError):
-            raise outcome.value
+        if isinstance(outcome.value, TinyTrainError):
+            self._troubles += 1
+            if self._troubles >= self._executor.num_workers:
+                raise outcome.value
+            outcome = replace(outcome, value=None, failure=Failure("lost", describe(outcome.value)))
         if outcome.failure is None:
             assert isinstance(outcome.value, ChunkReport)
             for ticket in flight.tickets:  # the slower copy: its outcome is no longer waited for
                 del self._flights[ticket]
+                self._executor.cancel(ticket)
+            self._troubles = 0
             seconds, group = outcome.value.seconds, (chunk.domain, chunk.cells)
             self._backlog.rates.observe(group, seconds=seconds, num_tasks=chunk.num_tasks)
             yield Finished(chunk, outcome.value.record, None)
@@ -163,6 +178,12 @@ class Dispatcher:
         """Try again what can be; yields the one task that is to blame."""
         _log.warning("%d tasks %s (attempt %d): %s", chunk.num_tasks, failure.kind, chunk.attempt, failure.message)
         again = replace(chunk, attempt=chunk.attempt + 1)
+        if failure.kind == "lost":
+            self._losses[chunk.name] += 1
+            if self._losses[chunk.name] >= MAX_LOSSES:
+                raise ClusterError(f"{MAX_LOSSES} times the machine of one chunk failed, last: {failure.message}")
+            self._retry([again])
+            return
         if chunk.num_tasks > 1:
             parts = again.halves()
             if failure.kind == "timeout" and isinstance(progress, Tick):

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tinytrain_dist.execution.settings import ExecutorSettings, open_executor
-from tinytrain_dist.foundation.errors import ExitCode, StorageError, TinyTrainError, TooManyFailuresError
+from tinytrain_dist.foundation.errors import (
+    ExitCode,
+    RunLockedError,
+    StorageError,
+    TinyTrainError,
+    TooManyFailuresError,
+)
 from tinytrain_dist.foundation.interrupts import interrupt_code
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.paths import check_name
@@ -108,6 +114,7 @@ class _Run:
         self, plan: RunPlan, storage: Storage, lock: RunLock, *, executor: ExecutorSettings, config: dict[str, Any]
     ) -> None:
         self._plan, self._storage, self._executor, self._config = plan, storage, executor, config
+        self._guard = lock.check
         self._store = RunStore(
             storage, identity=plan.setup.run_identity, profiles=plan.profile_hashes, guard=lock.check
         )
@@ -122,9 +129,12 @@ class _Run:
         name = name_of(self._storage)
         _log.info("%s: %d of %d tasks to compute, %d reused", name, computed, total, total - computed)
         if computed:
+            self._guard()
             self._storage.remove(SUCCESS)
             self._document("running")
             self._compute(missing, RunStatus(self._storage, total=total, cached=total - computed))
+            left = self._plan.grid.outline(self._store.coverage)
+            assert not left, f"{name}: {sum(left.values())} tasks are missing although everything was computed"
         return self._complete(computed, total)
 
     def _compute(self, missing: dict[Any, int], status: RunStatus) -> None:
@@ -134,19 +144,29 @@ class _Run:
                 progress("simulate", total=status.total, done=status.cached) as status.meter,
             ):
                 Computation(self._plan, self._store, status).run(missing, workers)
+        except RunLockedError:
+            raise  # the run is another driver's now: what it says of itself stays
         except (TinyTrainError, KeyboardInterrupt) as error:
-            self._record_stop(error)
-            status.write("stopped", now=True)
+            if self._is_held():
+                self._record_stop(error)
+                status.write("stopped", now=True)
             raise
         status.write("finished", now=True)
 
+    def _is_held(self) -> bool:
+        with suppress(RunLockedError):
+            self._guard()
+            return True
+        return False
+
     def _document(self, state: str, **extra: Any) -> None:
+        self._guard()
         write_run_document(self._storage, self._plan, self._config, status=state, **extra)
 
     def _record_stop(self, error: BaseException) -> None:
         """Write why the run ended before its last task; where even that cannot be stored the error itself says it."""
         code = error.exit_code if isinstance(error, TinyTrainError) else interrupt_code()
-        with suppress(StorageError):
+        with suppress(StorageError, RunLockedError):
             self._document("stopped", exit_code=int(code))
             if isinstance(error, TooManyFailuresError):
                 write_tables(self._store)
@@ -159,6 +179,7 @@ class _Run:
             code = self._verdict(totals)
             self._document("finished", exit_code=int(code), result_hash=totals.result_hash)
             if code != ExitCode.TOO_MANY_FAILURES:
+                self._guard()
                 self._storage.write(SUCCESS, success_document(totals, generation=self._store.generation))
         return SimulationResult(
             location=self._storage.location,

@@ -18,7 +18,7 @@ from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.foundation.storage import Storage
 from tinytrain_dist.simulation.request import Chunk, UnitSetup
 from tinytrain_dist.simulation.rows import OUTCOME_COLUMNS, StoredOutcome
-from tinytrain_dist.simulation.shard_files import read_rows
+from tinytrain_dist.simulation.shard_files import is_as_named, read_rows
 from tinytrain_dist.simulation.unit import StoredTask
 
 _COLUMNS = ["task_index", "method", "plan_hash", "host_ms", *OUTCOME_COLUMNS]
@@ -27,18 +27,23 @@ _COLUMNS = ["task_index", "method", "plan_hash", "host_ms", *OUTCOME_COLUMNS]
 def read_stored(storage: Storage, chunk: Chunk, *, setup: UnitSetup) -> dict[int, StoredTask]:
     """Return what the shards named in ``chunk.stored`` know about its tasks, by task index.
 
-    A shard that is gone or cannot be read is no source: its tasks are simply computed.
+    A shard that is gone or not as it was written is no source: its tasks are simply computed.
     """
     found: dict[int, StoredTask] = defaultdict(StoredTask)
     wanted = set(chunk.indices())
     ids = {setup.spec(chunk.domain, index).task_id: index for index in wanted} if chunk.stored else {}
     for rows_file, fisher_file in chunk.stored:
         try:
-            _add_outcomes(found, storage.read_if_there(rows_file), wanted)
-            _add_fisher(found, storage.read_if_there(fisher_file) if fisher_file else None, ids)
+            _add_outcomes(found, _read(storage, rows_file), wanted)
+            _add_fisher(found, _read(storage, fisher_file), ids)
         except pa.ArrowException:
             continue
     return found
+
+
+def _read(storage: Storage, path: str) -> bytes | None:
+    data = storage.read_if_there(path) if path else None
+    return data if data is not None and is_as_named(path, data) else None
 
 
 def _add_outcomes(found: dict[int, StoredTask], data: bytes | None, wanted: set[int]) -> None:

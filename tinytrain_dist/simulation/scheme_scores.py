@@ -108,7 +108,7 @@ class SchemeScores:
             if outcome.failure is None:
                 assert outcome.value is not None
                 self.file.add(spec.task_id, {s.hash: x for s, x in zip(asked, outcome.value, strict=True)})
-            elif outcome.failure.kind == "crashed" and attempt < MAX_ATTEMPTS:
+            elif outcome.failure.kind in ("crashed", "lost") and attempt < MAX_ATTEMPTS:
                 flying[self._submit(spec, asked)] = spec, asked, attempt + 1
             else:
                 failure = outcome.failure

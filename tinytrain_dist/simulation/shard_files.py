@@ -103,7 +103,7 @@ def testimony(path: str, data: bytes) -> tuple[str, ShardRecord] | None:
 
     ``path`` is the file's path below the run folder, ``data`` its bytes.
     """
-    if not path.endswith(f"-{bytes_hash(data, length=_DIGITS)}.parquet"):
+    if not is_as_named(path, data):
         return None
     try:
         metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
@@ -113,6 +113,11 @@ def testimony(path: str, data: bytes) -> tuple[str, ShardRecord] | None:
         return None
     record.files[path] = bytes_hash(data)
     return str(document["identity"]), record
+
+
+def is_as_named(path: str, data: bytes) -> bool:
+    """Say whether a shard's file holds what it was written with: its name ends with its hash."""
+    return path.endswith(f"-{bytes_hash(data, length=_DIGITS)}.parquet")
 
 
 def read_rows(data: bytes, *, columns: list[str] | None = None) -> pa.Table:

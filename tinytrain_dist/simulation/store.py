@@ -1,9 +1,10 @@
 """The run directory: shards are written by workers, and only the driver's manifest says which ones count.
 
 What the manifest's log may say: a shard is added; shards are dropped (their files are missing or altered); cells
-are void from here on (a device's profile has changed, or what failed is to be tried again). Whatever is not
-covered after reading it to the end is computed. A shard of this run that no log names, because its driver died
-first, is adopted if it is whole and holds only missing cells.
+are void from here on (a device's profile has changed, or what failed is to be tried again). A shard is only added
+where nothing is covered: one that overlaps earlier ones says that a void between them was lost with a damaged
+segment, and the later rows count. Whatever is not covered after reading the log to the end is computed. A shard of
+this run that no log names, because its driver died first, is adopted if it is whole and holds only missing cells.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,9 @@ from tinytrain_dist.foundation.storage.local import LocalStorage
 from tinytrain_dist.simulation.coverage import Coverage
 from tinytrain_dist.simulation.manifest import Manifest
 from tinytrain_dist.simulation.ranges import Ranges, num_in, ranges_of
-from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord, cells_of
+from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord, cells_of, record_of
 from tinytrain_dist.simulation.shard_files import SHARD_FOLDERS, read_rows, testimony
+from tinytrain_dist.simulation.voids import Void, void_rows, voids_of
 
 _log = logger(__name__)
 READERS = 8
@@ -45,7 +47,7 @@ class RunStore:
     profiles
         Content hash of every device profile of the request.
     guard
-        Called before every commit; raises where the run's lock has been lost.
+        Called before every change; raises where the run's lock has been lost.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class RunStore:
         guard: Callable[[], None] = lambda: None,
     ) -> None:
         self.storage, self.coverage = storage, Coverage()
-        self._identity, self._profiles, self._guard = identity, profiles or {}, guard
-        self._manifest = Manifest(storage)
+        self._identity, self._profiles, self.guard = identity, profiles or {}, guard
+        self._manifest = Manifest(storage, guard=guard)
         self._sources = Sources({})
+        self._superseded: list[Void] = []
+        self._priced: dict[str, set[str]] = {}  # profiles that rows of a device were made with
 
     @property
     def generation(self) -> int:
@@ -81,7 +85,7 @@ class RunStore:
             records = (record for _, record in self.records())
             while batch := list(islice(records, 1024)):
                 whole = readers.map(self._is_whole, batch)
-                damaged += [record.name for record, good in zip(batch, whole, strict=True) if not good]
+                damaged += [record.rows_file for record, good in zip(batch, whole, strict=True) if not good]
         if damaged:
             names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
             where = self.storage.location
@@ -94,25 +98,35 @@ class RunStore:
 
     def _replay(self) -> None:
         """Mark what the log covers; void the rows of devices whose profile is no longer the one they were made with."""
-        live = {(place, record.name) for place, record in self.records()}
-        priced: dict[str, set[str]] = {}
+        live = {place for place, _ in self.records()}
+        priced = self._priced
         for place, event in self._manifest.events():
             if "void" in event:
-                self._void(event["void"], priced)
-            elif "add" in event and (place, event["add"]["name"]) in live:
+                self._void(event["void"])
+            elif "add" in event and place in live:
                 added = event["add"]
-                self.coverage.mark(added["domain"], _ranges(added["ranges"]), cells_of(added["cells"]))
+                ranges, cells = _ranges(added["ranges"]), cells_of(added["cells"])
+                if self.coverage.touches(added["domain"], ranges, cells):
+                    self._supersede(place, added)
+                self.coverage.mark(added["domain"], ranges, cells)
                 for device, digest in added["profiles"].items():
                     priced.setdefault(device, set()).add(digest)
         for device in sorted(d for d in priced if priced[d] - {self._profiles.get(d)} and d in self._profiles):
             _log.warning("%s: profile %s has changed; its rows are priced again", self.storage.location, device)
             self._say({"void": {"device": device}})
+            del priced[device]
             self.coverage.clear_device(device)
 
-    def _void(self, void: dict[str, object], priced: dict[str, set[str]]) -> None:
+    def _supersede(self, place: int, added: dict[str, Any]) -> None:
+        """Void what a shard replaces where the void that made room for it was lost."""
+        where, file = self.storage.location, record_of(added).rows_file
+        _log.warning("%s: %s replaces rows whose void was lost with its segment; the later ones count", where, file)
+        self._superseded.append((place, {key: added[key] for key in ("domain", "ranges", "cells")}))
+
+    def _void(self, void: dict[str, object]) -> None:
         if "device" in void:
             self.coverage.clear_device(str(void["device"]))
-            priced.pop(str(void["device"]), None)
+            self._priced.pop(str(void["device"]), None)
         else:
             ranges, cells = _ranges(void["ranges"]), cells_of(void["cells"])
             self.coverage.mark(str(void["domain"]), ranges, cells, done=False)
@@ -130,29 +144,36 @@ class RunStore:
         found = testimony(path, self.storage.read(path))
         if found is None or found[0] != self._identity or not self._is_whole(found[1]):
             return False
-        same_price = all(self._profiles.get(device) == digest for device, digest in found[1].profiles.items())
-        return same_price and self.add(found[1])
+        return self._has_price_of(found[1]) and self.add(found[1])
+
+    def _has_price_of(self, record: ShardRecord) -> bool:
+        """Say whether the rows have this command's profiles; of a device it does not name, the run's or the first."""
+        for device, digest in record.profiles.items():
+            known = self._profiles.get(device)
+            if ({known} if known else self._priced.setdefault(device, {digest})) != {digest}:
+                return False
+        return True
 
     def void_failed(self) -> int:
         """Void the rows of tasks that crashed, timed out or raised; return how many tasks are tried again."""
-        num_tasks = 0
-        for _, record in list(self.records()):
-            for cells, ranges in self._failed_cells(record).items() if record.failed_tasks else ():
+        num_tasks, voids = 0, self.voids()
+        for place, record in list(self.records()):
+            later = voids_of(record, place=place, voids=voids)
+            for cells, ranges in self._failed_cells(record, later).items() if record.failed_tasks else ():
                 num_tasks += num_in(ranges)
                 self.coverage.mark(record.domain, ranges, cells, done=False)
                 self._manifest.pending.append({"void": {"domain": record.domain, "ranges": ranges, "cells": cells}})
         self.commit()
         return num_tasks
 
-    def _failed_cells(self, record: ShardRecord) -> dict[Cells, Ranges]:
-        """Return the failed tasks of a shard that are still covered, by the cells that failed."""
+    def _failed_cells(self, record: ShardRecord, voids: tuple[Void, ...]) -> dict[Cells, Ranges]:
+        """Return the failed tasks of a shard that still count, by the cells that failed."""
         columns = ["task_index", "method", "device", "status"]
         rows = read_rows(self.storage.read(record.rows_file), columns=columns)
+        rows = rows.filter(pc.is_in(rows["status"], value_set=pa.array(RETRIED, pa.string())))
         failed: dict[int, dict[str, list[str]]] = {}
-        for row in rows.filter(pc.is_in(rows["status"], value_set=pa.array(RETRIED, pa.string()))).to_pylist():
-            index, method, device = row["task_index"], row["method"], row["device"]
-            if self.coverage.touches(record.domain, ((index, index + 1),), ((method, (device,)),)):
-                failed.setdefault(index, {}).setdefault(method, []).append(device)
+        for row in rows.filter(pa.array(~void_rows(rows, voids))).to_pylist():
+            failed.setdefault(row["task_index"], {}).setdefault(row["method"], []).append(row["device"])
         by_cells: dict[Cells, list[int]] = {}
         for index, methods in sorted(failed.items()):
             by_cells.setdefault(tuple((m, tuple(d)) for m, d in methods.items()), []).append(index)
@@ -173,14 +194,11 @@ class RunStore:
 
     def commit(self) -> None:
         """Write the entered shards into the manifest; they count when this returns."""
-        if self._manifest.pending:
-            self._guard()
-            self._manifest.commit()
+        self._manifest.commit()
 
     def fold(self) -> None:
         """Fold the journal into the manifest's snapshot."""
         self.commit()
-        self._guard()
         self._manifest.fold()
 
     def _say(self, *events: dict[str, object]) -> None:
@@ -195,18 +213,25 @@ class RunStore:
         """Yield every shard that counts, with its place in the log."""
         return self._manifest.records()
 
-    def voids(self) -> list[tuple[int, dict[str, object]]]:
+    def voids(self) -> list[Void]:
         """Return what has been voided: place in the log (rows of earlier shards are meant), and which cells."""
-        return [(place, event["void"]) for place, event in self._manifest.events() if "void" in event]
+        said = [(place, event["void"]) for place, event in self._manifest.events() if "void" in event]
+        return said + self._superseded
 
     def remove_strays(self) -> None:
-        """Remove the files of shards that do not count: of late attempts, damaged or of another run."""
+        """Remove the files of shards that do not count: of late attempts, damaged or of another run.
+
+        Only what was there before the manifest proved to be this driver's still: a successor's shards are not.
+        """
+        lying = [path for folder in SHARD_FOLDERS for path in self.storage.names(folder)]
+        self._manifest.confirm()
         named = {path for _, record in self.records() for path in record.files}
-        for folder in SHARD_FOLDERS:
-            for path in list(self.storage.names(folder)):
-                if path not in named:
-                    self.storage.remove(path)
-            if isinstance(self.storage, LocalStorage):  # what a killed worker was writing; no store lists it
+        for path in lying:
+            if path not in named:
+                self.guard()
+                self.storage.remove(path)
+        if isinstance(self.storage, LocalStorage):  # what a killed worker was writing; no store lists it
+            for folder in SHARD_FOLDERS:
                 for file in Path(self.storage.location, folder).glob(".*.tmp"):
                     file.unlink(missing_ok=True)
 
@@ -231,7 +256,9 @@ class Sources(NamedTuple):
         if chunk.domain not in self.by_domain:
             return ()
         spans, files = self.by_domain[chunk.domain]
-        hits = (spans[:, 0] < chunk.ranges[-1][1]) & (spans[:, 1] > chunk.ranges[0][0])
+        starts, stops = np.array(chunk.ranges, dtype=np.int64).T
+        first = np.searchsorted(stops, spans[:, 0], side="right")  # the first range that ends behind the shard's start
+        hits = (first < len(starts)) & (starts[np.minimum(first, len(starts) - 1)] < spans[:, 1])
         return tuple(files[place] for place in np.flatnonzero(hits))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from tinytrain_dist.costs.pricing import device_budget, plan_memory_bytes
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.data.domain import open_domain
 from tinytrain_dist.data.episodes import Episode, EpisodeSpec, load_episode
+from tinytrain_dist.execution.executor import describe
+from tinytrain_dist.foundation.errors import ConfigError, ExitCode, StorageError, TinyTrainError
 from tinytrain_dist.graphs.budget import Budget
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation.request import Cells, UnitSetup
@@ -102,8 +105,9 @@ class Unit:
         return fisher_information(self.task, inspected, point=selection.fisher_point)
 
     def run(self, cells: Cells) -> UnitResult:
-        """Return the rows of every (method, device) in ``cells``; a failure becomes rows, never an exception.
+        """Return the rows of every (method, device) in ``cells``; a failure of the task becomes rows.
 
+        Raises ``MachineError`` where it is the machine that fails: no row may say that.
         All plans are decided first, then the distinct ones are tuned, earliest cut first: each later one continues
         from what the frozen layers below it made for the one before.
         """
@@ -123,6 +127,7 @@ class Unit:
                 return [method.decide(self._question(self.setup.profile(device))) for device in devices]
             return [method.decide(self._question(self.setup.profile(devices[0])))] * len(devices)
         except Exception as error:  # a failed method is rows with its error, never the end of a run
+            _check_machine(error)
             return error
 
     def _tune(self, decided: list[tuple[str, list[Decision] | Exception]]) -> None:
@@ -145,6 +150,7 @@ class Unit:
             try:
                 outcome: Adaptation | Exception = method.adapt(self.task, plan)
             except Exception as error:  # as above
+                _check_machine(error)
                 outcome = error
             self._outcomes[key] = outcome, 1e3 * (time.perf_counter() - start)
 
@@ -158,6 +164,7 @@ class Unit:
                     raise decisions
                 result.rows.append(self._row(result, maker, device, decisions[number]))
             except Exception as error:  # as above
+                _check_machine(error)
                 result.rows.append(maker.failed(device, status="error", error=error))
 
     def _row(self, result: UnitResult, maker: RowMaker, device: str, decision: Decision) -> Row:
@@ -202,6 +209,22 @@ class Unit:
         inspected = graph.last_blocks(self.setup.selection.inspect_blocks)
         rule = partial(plan_memory_bytes, optimizer=optimizer, way=self.episode.way, inspected=inspected)
         return lambda plan: rule(graph, plan, counted_at)
+
+
+class MachineError(TinyTrainError):
+    """This machine cannot compute tasks: its disk, its files or its settings are not as they have to be."""
+
+    exit_code = ExitCode.STORAGE
+
+
+def _check_machine(error: Exception) -> None:
+    """Raise ``MachineError`` for what any other task would meet here, too: a system call that fails, settings.
+
+    A task's own trouble (an image that cannot be decoded, too much memory, a bug) is none: it would fail anywhere.
+    """
+    of_system = isinstance(error, OSError) and error.errno is not None  # an image library raises it without a number
+    if of_system or isinstance(error, StorageError | ConfigError | MachineError):
+        raise MachineError(f"{socket.gethostname()}: {describe(error)}") from error
 
 
 def _cut(plan: UpdatePlan, last: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Generator
 
@@ -12,7 +13,8 @@ from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.backbones.flat_state import flat_to_state
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import build_backbone
-from tinytrain_dist.foundation.errors import StorageError
+from tinytrain_dist.data.domain import open_domain
+from tinytrain_dist.foundation.errors import DataError, StorageError, TinyTrainError
 from tinytrain_dist.foundation.storage import open_storage
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.simulation.dispatch import ChunkReport, Tick
@@ -20,7 +22,7 @@ from tinytrain_dist.simulation.request import Chunk, ShardRecord, UnitSetup
 from tinytrain_dist.simulation.reuse import read_stored
 from tinytrain_dist.simulation.rows import Row, RowMaker
 from tinytrain_dist.simulation.shard_files import write_shard
-from tinytrain_dist.simulation.unit import Unit, UnitResult
+from tinytrain_dist.simulation.unit import MachineError, StoredTask, Unit, UnitResult
 
 TICK_S = 1.0
 """A first attempt says where it is about once a second; later ones, which look for a culprit, at every task."""
@@ -40,23 +42,38 @@ def network_of(setup: UnitSetup, flat: NDArray[np.float32]) -> FoldedNetwork:
 
 def run_chunk(
     flat: NDArray[np.float32], setup: UnitSetup, chunk: Chunk
-) -> Generator[Tick, None, ChunkReport | StorageError]:
+) -> Generator[Tick, None, ChunkReport | TinyTrainError]:
     """Compute every unit of ``chunk``, write its shard files, return what the manifest needs to know.
 
-    Yields signs of life on the way. An error of the storage is returned, not raised: it must end the run, not
-    become a task's row.
+    Yields signs of life on the way. Trouble of this machine (storage, data that is not there or another) is
+    returned, not raised: it is tried elsewhere or ends the run, and never becomes a task's row.
 
     Parameters
     ----------
     flat
         All weights of the checkpoint as one array.
     """
-    network = network_of(setup, flat)
     try:
         storage = open_storage(setup.run_folder)
+        _check_domain(setup, chunk.domain)
         stored = read_stored(storage, chunk, setup=setup)
-    except StorageError as error:
+        results, seconds = yield from _computed(network_of(setup, flat), setup, chunk, stored)
+        return ChunkReport(write_shard(storage, chunk, results, setup=setup), seconds)
+    except (StorageError, DataError, MachineError) as error:
         return error
+
+
+def _check_domain(setup: UnitSetup, name: str) -> None:
+    """Raise ``DataError`` where this machine's copy of a domain is missing or another: the driver's is neither."""
+    found, wanted = open_domain(name, roots=setup.data_roots).content_hash, dict(setup.domain_hashes)[name]
+    if found != wanted:
+        raise DataError(f"domain {name!r} on {socket.gethostname()}: content {found}; the run is of {wanted}")
+
+
+def _computed(
+    network: FoldedNetwork, setup: UnitSetup, chunk: Chunk, stored: dict[int, StoredTask]
+) -> Generator[Tick, None, tuple[list[UnitResult], float]]:
+    """Return the chunk's results and the seconds they took."""
     results: list[UnitResult] = []
     start, told = time.monotonic(), float("-inf")
     for place, index in enumerate(chunk.indices()):
@@ -67,11 +84,7 @@ def run_chunk(
             setup.spec(chunk.domain, index), network=network, setup=setup, attempt=chunk.attempt, stored=stored[index]
         )
         results.append(unit.run(chunk.cells))
-    seconds = time.monotonic() - start
-    try:
-        return ChunkReport(write_shard(storage, chunk, results, setup=setup), seconds)
-    except StorageError as error:
-        return error
+    return results, time.monotonic() - start
 
 
 def failed_shard(setup: UnitSetup, chunk: Chunk, *, status: str, message: str) -> ShardRecord:

@@ -1,0 +1,57 @@
+"""Trouble of a machine: it is tried elsewhere or ends the run, and is never stored as what a task came to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_simulation import LastLayerLike, add_method, chunks_of, rows_of, run, tiny_settings
+
+from tinytrain_dist.adaptation.fine_tuning import Adaptation
+from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.foundation.errors import DataError, ExitCode, StorageError
+from tinytrain_dist.graphs.update_plan import UpdatePlan
+from tinytrain_dist.simulation.plan_run import plan_run
+from tinytrain_dist.simulation.request import Chunk
+from tinytrain_dist.simulation.unit import MachineError
+from tinytrain_dist.simulation.worker import run_chunk
+
+
+class Troubled(LastLayerLike):
+    """Raises what it is given."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("troubled")
+        self.error = error
+
+    def adapt(self, task: TargetTask, plan: UpdatePlan) -> Adaptation:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StorageError("not mounted")])
+def test_trouble_of_a_machine_ends_the_run_and_is_no_row(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_settings(num_tasks=1, domains=("signs",), methods=("troubled",), dispatch=chunks_of(0.001))
+    add_method(monkeypatch, Troubled(error))
+    with pytest.raises(MachineError, match=re.escape(str(error))) as caught:
+        run(settings, tmp_path, run_id="mine")
+    assert caught.value.exit_code == ExitCode.STORAGE
+    assert not list((tmp_path / "mine").glob("shards/*"))
+    add_method(monkeypatch, Troubled(DataError("an image that cannot be decoded")))
+    found = run(settings, tmp_path, run_id="mine")
+    assert found.exit_code != ExitCode.DONE, "a task's own trouble is its row"
+    assert {row["message"] for row in rows_of(found.folder)} == {"DataError: an image that cannot be decoded"}
+
+
+def test_a_machine_with_other_data_says_so_and_computes_nothing(tmp_path: Path) -> None:
+    plan = plan_run(tiny_settings(methods=("raw_pixels",)))
+    for domain, said in (("signs", "the run is of"), ("sings", "unknown domain")):
+        chunk = Chunk(domain=domain, ranges=((0, 1),), cells=plan.grid.cells)
+        setup = replace(plan.setup, run_folder=str(tmp_path), domain_hashes=((domain, "0" * 16),))
+        with pytest.raises(StopIteration) as end:
+            next(run_chunk(plan.weights, setup, chunk))
+        assert isinstance(end.value.value, DataError) and said in str(end.value.value)
+    assert not (tmp_path / "shards").exists()
