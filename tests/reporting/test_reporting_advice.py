@@ -160,7 +160,7 @@ def test_the_text_says_what_it_rests_on(run: RunResults) -> None:
     for words in (
         "Take middle with tinytrain: accuracy 91.0 %", "8 tasks were drawn from 60 pictures of 3 classes",
         "nothing beyond these pictures", "For new pictures of these classes", "within 977 KiB and 1.00 million",
-        "Runner-up: large with tinytrain", "no measurement of this device stands behind them",
+        "Runner-up: large with tinytrain", "no measurement of training on this device stands",
         "accuracy is computed in fp32", "p95 of time and energy over tasks takes 59 tasks",
     ):  # fmt: skip
         assert words in text, words
@@ -285,3 +285,12 @@ def test_the_pictures_named_reach_the_half_width(half: float, share: float) -> N
 
 def test_four_times_the_tasks_halve_the_interval() -> None:
     assert tasks_for(0.01, low=0.80, high=0.84, num_tasks=20) == 80
+
+
+def test_extrapolated_prices_are_said_to_be(make_run: Callable[..., Path]) -> None:
+    stored = [row | {"extrapolated": "ops" if row["task_index"] < 2 else ""} for row in rows()]
+    found = advise(open_run(make_run(stored)), question())
+    text = " ".join(render_advice(found).split())
+    assert "Extrapolated: ops of 25 % of the tasks lie outside what was measured on this device" in text
+    assert "Time and energy are estimates: no measurement of training on this device" in text
+    assert "NOTE: 'extrapolated': on large, middle, ops of 25 % of the tasks" in text

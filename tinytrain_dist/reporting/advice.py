@@ -14,7 +14,7 @@ from tinytrain_dist.reporting.advice_sizing import TaskSizes
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
 from tinytrain_dist.reporting.limits import Limits
-from tinytrain_dist.reporting.notices import numerics_notice
+from tinytrain_dist.reporting.notices import extrapolation_notice, numerics_notice
 from tinytrain_dist.reporting.runner_up import contests
 from tinytrain_dist.reporting.runs import RunResults
 from tinytrain_dist.reporting.targets import smallest_devices
@@ -200,9 +200,10 @@ class _Judge:
         return found
 
     def _notices(self, *rows: ComparisonRow | None) -> list[str]:
-        notice = numerics_notice([row for row in rows if row is not None])
+        shown = [row for row in rows if row is not None]
+        notice = numerics_notice(shown)
         failed = sum(row.num_failed for row in self.rows)
-        found = [notice] if notice else []
+        found = [text for text in (notice, extrapolation_notice(shown)) if text]
         if failed:
             total = sum(row.num_rows for row in self.rows)
             found.append(f"NOTE: {failed} of {total} rows failed; a choice with a failed row is not admissible.")

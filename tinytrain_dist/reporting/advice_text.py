@@ -13,6 +13,7 @@ from tinytrain_dist.reporting.advice import Advice, DeviceLine
 from tinytrain_dist.reporting.advice_change import changes, cost_words
 from tinytrain_dist.reporting.advice_choice import Choice
 from tinytrain_dist.reporting.advice_sizing import needs, pictures_for, tasks_for
+from tinytrain_dist.reporting.comparison_row import EXTRAPOLATED
 from tinytrain_dist.reporting.rendering import paragraphs, plain_text, text_table
 
 _COLUMNS = ("device", "method", "accuracy %", "below best, pts", "time", "energy", "peak memory", "standing", "why")
@@ -135,12 +136,13 @@ def _accuracy(chosen: Choice, num_pictures: int) -> list[str]:
 
 def _prices(chosen: Choice) -> list[str]:
     rest = {
-        "estimate": "estimates: no measurement of this device stands behind them",
+        "estimate": "estimates: no measurement of training on this device stands behind them",
         "anchored": "anchored to a published figure of this device",
         "fitted": "fitted to published measurements of this device",
         "calibrated": "calibrated on measurements of this device",
     }
-    standing = rest.get(chosen.standing, chosen.standing)
+    word = chosen.standing.removesuffix(f", {EXTRAPOLATED}")
+    standing = rest.get(word, word)
     known = [
         f"{name} {show(low)} to {show(high)} (a factor of {factor:.2g})"
         for name, show, low, high, factor in (
@@ -150,6 +152,11 @@ def _prices(chosen: Choice) -> list[str]:
         if factor is not None
     ]
     text = f"Time and energy are {standing}; 90 % intervals: {', '.join(known) or 'unknown'}."
+    if chosen.extrapolated:
+        text += (
+            f" Extrapolated: {chosen.extrapolated} of {100 * (chosen.extrapolated_share or 0.0):.0f} % of the tasks lie "
+            "outside what was measured on this device; the intervals are widened with the distance."
+        )
     if chosen.energy_p50_mj is None:
         text += " The power of this device is unknown, so its energy is."
     margin = formatting.memory(chosen.ram_margin_bytes)

@@ -6,8 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tinytrain_dist.reporting.comparison_query import RESOURCES, SHARES, TIMED, known_quantile
+from tinytrain_dist.reporting.comparison_query import JOINT, RESOURCES, SHARES, TIMED, known_quantile
 from tinytrain_dist.reporting.intervals import IntervalKind
+
+EXTRAPOLATED = "extrapolated"
+"""Stands in a standing where a total of a task lies outside what was measured on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,10 @@ class ComparisonRow:
 
     Costs (only by device) cover the finished tasks that have a plan; a p95 needs 59 of them, a p99 299.
     ``latency_low_ms`` and the like are medians of the ends of the price model's own interval,
-    ``latency_error_factor`` the median of upper end over estimate. ``versus_*``: this line minus the same adaptation
-    in run ``versus_run``, in points, paired on the same tasks.
+    ``latency_error_factor`` the median of upper end over estimate. ``extrapolated_share``: the part of the tasks with a
+    plan for which a total lies outside what was measured on the device (None: the run does not say), ``extrapolated``
+    the names of those totals; ``standing`` then says so too. ``versus_*``: this line minus the same adaptation in run
+    ``versus_run``, in points, paired on the same tasks.
     """
 
     device: str | None
@@ -100,6 +105,8 @@ class ComparisonRow:
     batch: str
     fit_counter: str
     standing: str
+    extrapolated: str
+    extrapolated_share: float | None
     accuracy_numerics: str
     price_numerics: str
     run: str | None = None
@@ -118,6 +125,17 @@ class ComparisonRow:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
         return dataclasses.asdict(self)
+
+
+def range_fields(found: dict[str, Any]) -> dict[str, Any]:
+    """Return ``standing``, marked where a price leaves the measured range, and what is outside it."""
+    names = sorted({name for words in found["extrapolated"].split(JOINT) for name in words.split(", ") if name})
+    judged = found["num_judged_range"]
+    return {
+        "standing": found["standing"] + (f", {EXTRAPOLATED}" if names else ""),
+        "extrapolated": ", ".join(names),
+        "extrapolated_share": found["num_extrapolated"] / judged if judged else None,
+    }
 
 
 _PLAIN = {

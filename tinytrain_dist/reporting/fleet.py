@@ -9,6 +9,7 @@ from typing import Any
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.foundation.errors import DataError, ProfileError, nearest
 from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow
+from tinytrain_dist.reporting.comparison_row import EXTRAPOLATED
 from tinytrain_dist.reporting.fleet_mix import Part
 from tinytrain_dist.reporting.queueing import backlog
 from tinytrain_dist.reporting.runs import RunResults
@@ -50,6 +51,8 @@ class FleetRow:
     backlog_low_ms: float | None
     backlog_high_ms: float | None
     standing: str
+    extrapolated: str
+    extrapolated_share: float | None
     numerics_differ: bool
 
 
@@ -123,7 +126,8 @@ def _part(run: RunResults, row: ComparisonRow, part: Part, dirs: Sequence[str]) 
         idle_included=idle is not None, battery_wh=part.battery_wh,
         battery_days=lives[0], battery_low_days=lives[2], battery_high_days=lives[1],
         utilisation=queues[0].utilisation, backlog_p99_ms=queues[0].p99_ms, backlog_low_ms=queues[1].p99_ms,
-        backlog_high_ms=queues[2].p99_ms, standing=row.standing, numerics_differ=row.numerics_differ,
+        backlog_high_ms=queues[2].p99_ms, standing=row.standing, extrapolated=row.extrapolated,
+        extrapolated_share=row.extrapolated_share, numerics_differ=row.numerics_differ,
     )  # fmt: skip
 
 
@@ -163,6 +167,7 @@ def _total(rows: list[FleetRow]) -> FleetRow:
         values = [getattr(row, name) for row in rows]
         return None if any(value is None for value in values) else float(sum(values))
 
+    outside = sorted({name for row in rows for name in row.extrapolated.split(", ") if name})
     return FleetRow(
         device="TOTAL", count=sum(row.count for row in rows), method=None, variant=None, accuracy_mean=None,
         fits_share=None,
@@ -171,6 +176,8 @@ def _total(rows: list[FleetRow]) -> FleetRow:
         energy_high_wh_per_day=summed("energy_high_wh_per_day"), idle_included=None, battery_wh=None,
         battery_days=None, battery_low_days=None, battery_high_days=None, utilisation=None, backlog_p99_ms=None,
         backlog_low_ms=None, backlog_high_ms=None,
-        standing="+".join(sorted({word for row in rows for word in row.standing.split("+") if word})),
+        standing="+".join(sorted({word for row in rows for word in row.standing.split(", ")[0].split("+") if word}))
+        + (f", {EXTRAPOLATED}" if outside else ""),
+        extrapolated=", ".join(outside), extrapolated_share=None,
         numerics_differ=any(row.numerics_differ for row in rows),
     )  # fmt: skip

@@ -132,6 +132,7 @@ class PageData:
             "time": _scaled(1e-3, row.latency_p50_ms, row.latency_low_ms, row.latency_high_ms),
             "energy": _scaled(1e-3, row.energy_p50_mj, row.energy_low_mj, row.energy_high_mj),
             "memory": _scaled(2**-10, row.peak_p50_bytes, None, None),
+            "standing": row.standing,
             "text": printed,
         }  # fmt: skip
 

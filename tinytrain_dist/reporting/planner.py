@@ -69,7 +69,7 @@ def fits_matrix(rows: Sequence[ComparisonRow]) -> list[Document]:
         "device", *ADAPTATION, "num_tasks", "num_infeasible", "fits_share", "uncertain_share", "fits_ram_share",
         "fits_flash_share", "fits_time_share", "fits_energy_share", "limiting", "ram_margin_bytes",
         "flash_margin_bytes", "time_margin_ms", "energy_margin_mj", "accuracy_mean", "accuracy_low", "accuracy_high",
-        "latency_p50_ms", "energy_p50_mj", "peak_p50_bytes", "standing",
+        "latency_p50_ms", "energy_p50_mj", "peak_p50_bytes", "standing", "extrapolated", "extrapolated_share",
     )  # fmt: skip
     return [
         {"label": labels[adaptation_key(row)], "cell": f"{cells.fits_cell(row)} {row.limiting or ''}".strip()}

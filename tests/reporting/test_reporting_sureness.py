@@ -1,0 +1,71 @@
+"""How sure a figure is stands wherever the figure does: extrapolation, arithmetic, batch, failures, corrections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from planner_rows import Capture, MakeRun, document, rows_with_ram
+from synthetic_run import Row
+
+from tinytrain_dist.cli import main
+from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
+from tinytrain_dist.reporting.notices import notices
+from tinytrain_dist.reporting.page_data import PageData
+from tinytrain_dist.reporting.rendering import render_table
+from tinytrain_dist.reporting.runs import RunResults, open_run
+from tinytrain_dist.reporting.wandb_content import tables, task_sample
+
+BEYOND = "input_grad_macs, ops"
+
+
+def extrapolated_rows() -> list[Row]:
+    """The grid; on stm32f746 two totals of every second task of tinytrain lie outside what was measured."""
+    rows = rows_with_ram()
+    for row in rows:
+        if row["method"] != "raw_pixels":
+            outside = row["device"] == "stm32f746" and row["method"] == "tinytrain" and row["task_index"] % 2
+            row["extrapolated"] = BEYOND if outside else ""
+    return rows
+
+
+def line(run: RunResults, method: str = "tinytrain", device: str = "stm32f746", **options: Any) -> ComparisonRow:
+    found = comparison_table(run, **options)
+    return next(row for row in found if (row.method, row.device) == (method, device))
+
+
+def test_what_is_extrapolated_stands_beside_every_standing(make_run: MakeRun, tmp_path: Path, capsys: Capture) -> None:
+    run = open_run(make_run(extrapolated_rows()))
+    row = line(run)
+    assert (row.extrapolated, row.extrapolated_share, row.standing) == (BEYOND, 0.5, "estimate, extrapolated")
+    other = line(run, device="raspberry-pi-zero-2")
+    assert (other.extrapolated, other.extrapolated_share, other.standing) == ("", 0.0, "estimate")
+    assert "estimate, extrapolated" in render_table([row]) and "extrapolated" not in render_table([other])
+    said = next(text for text in notices([row, other]) if "extrapolated" in text)
+    assert "on stm32f746, input_grad_macs, ops of 50 % of the tasks" in said and "raspberry" not in said
+
+    page = PageData(run).document()
+    standings = {(c["v"], c["m"]): (c["standing"], c["text"]) for c in page["cells"] if c["d"] == -2}
+    place = page["devices"].index("stm32f746"), [m["label"] for m in page["methods"]].index("tinytrain")
+    standing, printed = standings[place]
+    assert standing == "estimate, extrapolated" and any("estimate, extrapolated" in cell for cell in printed)
+
+    columns, data = tables(run)["devices/stm32f746"]
+    mine = next(values for values in data if "tinytrain" in values)
+    assert mine[columns.index("standing")] == "estimate, extrapolated" and 0.5 in mine
+    sample, _, names = task_sample(run)
+    assert BEYOND in {values[names.index("extrapolated")] for values in sample}
+
+    file, mix = tmp_path / "fits.csv", tmp_path / "mix.csv"
+    assert main(["plan", str(run.path), "--out", str(file)]) == ExitCode.DONE
+    assert '"estimate, extrapolated","input_grad_macs, ops",0.5' in file.read_text()
+    mix.write_text("device,count,method,idle_w\nstm32f746,3,tinytrain,0\nraspberry-pi-zero-2,1,none,0\n")
+    capsys.readouterr()
+    found = document(capsys, "plan", str(run.path), "--fleet", str(mix))["fleet"]
+    assert [part["standing"] for part in found] == ["estimate, extrapolated", "estimate", "estimate, extrapolated"]
+
+
+def test_a_run_that_does_not_say_what_is_extrapolated_is_not_called_inside(make_run: MakeRun) -> None:
+    row = line(open_run(make_run()))
+    assert row.extrapolated_share is None and row.extrapolated == ""
