@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import duckdb
 
 from tinytrain_dist.reporting import cells, views
 from tinytrain_dist.reporting.advice_choice import Choice, choice_of, task_accuracies
-from tinytrain_dist.reporting.advice_rule import Decision, decide
+from tinytrain_dist.reporting.advice_rule import Decision, decide, gain_to_win
 from tinytrain_dist.reporting.advice_sizing import TaskSizes
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
@@ -18,6 +20,7 @@ from tinytrain_dist.reporting.notices import extrapolation_notice, numerics_noti
 from tinytrain_dist.reporting.runner_up import contests
 from tinytrain_dist.reporting.runs import RunResults
 from tinytrain_dist.reporting.targets import smallest_devices
+from tinytrain_dist.reporting.tighter_limits import LimitRange, tighter_limits
 from tinytrain_dist.reporting.views import NETWORK_FREE
 
 LIMIT_OPTIONS = {"max_ram_bytes": "--max-ram", "max_latency_ms": "--max-seconds", "max_energy_mj": "--max-joules"}
@@ -73,7 +76,9 @@ class MethodContest:
 class Advice:
     """The answer; no ``advised`` means that nothing certainly fits.
 
-    ``runner_up``: what the rule would choose without the advised device. ``smallest``: of the devices
+    ``runner_up``: what the rule would choose without the advised device; ``runner_up_gain_points``: so much more
+    accuracy would make the rule choose it (None: no accuracy would), ``runner_up_tolerance_points``: so would this
+    tolerance (None: not by tolerance alone), and so would each of ``runner_up_limits``. ``smallest``: of the devices
     with something admissible within the tolerance the one with the least memory. ``methods``: those of the
     advised device.
     """
@@ -82,6 +87,9 @@ class Advice:
     advised: Choice | None
     best: Choice | None
     runner_up: Choice | None
+    runner_up_gain_points: float | None
+    runner_up_tolerance_points: float | None
+    runner_up_limits: tuple[LimitRange, ...]
     smallest: str | None
     methods: MethodContest | None
     lifted: tuple[Lifted, ...]
@@ -136,6 +144,7 @@ class _Judge:
             advised=self._choice(advised),
             best=self._choice(best),
             runner_up=self._choice(second),
+            **self._to_win(advised, second),
             smallest=self._smallest(),
             methods=None if advised is None else self._methods(advised),
             lifted=tuple(self._lifted()),
@@ -153,6 +162,22 @@ class _Judge:
             return None
         label, judged = self.labels[adaptation_key(row)], self.question.sizes.num_judged
         return choice_of(self.run, row, label=label, best=best, accuracies=self.accuracies, num_judged=judged)
+
+    def _to_win(self, advised: ComparisonRow | None, second: ComparisonRow | None) -> dict[str, Any]:
+        """Return what would make the rule choose the runner-up, each tried on the rule itself."""
+        if advised is None or second is None or self.decision.best is None:
+            return {"runner_up_gain_points": None, "runner_up_tolerance_points": None, "runner_up_limits": ()}
+        tolerance = self.question.tolerance_points
+        gap = 100 * ((self.decision.best.accuracy_mean or 0.0) - (second.accuracy_mean or 0.0))
+        wider = math.ceil(10 * gap - 1e-9) / 10
+        wins = tolerance < wider <= 100 and decide(self.rows, tolerance_points=wider).advised is second
+        return {
+            "runner_up_gain_points": gain_to_win(self.rows, second, tolerance_points=tolerance),
+            "runner_up_tolerance_points": wider if wins else None,
+            "runner_up_limits": tuple(
+                tighter_limits(self.rows, advised, second, lambda left: self._decide(left).advised)
+            ),
+        }
 
     def _smallest(self) -> str | None:
         """Return the equal device with the least memory; None under a limit of memory, which makes devices alike."""

@@ -80,6 +80,22 @@ def admissible(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
     ]
 
 
+def gain_to_win(rows: Sequence[ComparisonRow], row: ComparisonRow, *, tolerance_points: float) -> float | None:
+    """Return how many points of accuracy make ``row`` the advised one, all else as it is.
+
+    It must come within the tolerance of the best; where something cheaper is within it too, that must fall out, so it
+    has to lead that by more than the tolerance. None: no accuracy up to 100 % does it, or the row is not admissible.
+    """
+    others = [other for other in admissible(rows) if other is not row]
+    if row not in admissible(rows):
+        return None
+    tolerance, best = tolerance_points / 100, max((_accuracy(other) for other in others), default=0.0)
+    cheaper = max((_accuracy(other) for other in others if cost_order(other) < cost_order(row)), default=-1.0)
+    in_the_way = cheaper >= best - tolerance - _ROUNDING
+    needed = cheaper + tolerance + 2 * _ROUNDING if in_the_way else best - tolerance
+    return None if needed > 1 else max(0.0, 100 * (needed - _accuracy(row)))
+
+
 def cost_order(row: ComparisonRow) -> tuple[Any, ...]:
     """Return the sort key of step 4."""
     costs = (row.energy_p50_mj, row.latency_p50_ms, row.ram_bytes)

@@ -153,9 +153,10 @@ def _prices(chosen: Choice) -> list[str]:
     ]
     text = f"Time and energy are {standing}; 90 % intervals: {', '.join(known) or 'unknown'}."
     if chosen.extrapolated:
+        share = 100 * (chosen.extrapolated_share or 0.0)
         text += (
-            f" Extrapolated: {chosen.extrapolated} of {100 * (chosen.extrapolated_share or 0.0):.0f} % of the tasks lie "
-            "outside what was measured on this device; the intervals are widened with the distance."
+            f" Extrapolated: {chosen.extrapolated} of {share:.0f} % of the tasks lie outside what was measured on this "
+            "device; the intervals are widened with the distance."
         )
     if chosen.energy_p50_mj is None:
         text += " The power of this device is unknown, so its energy is."

@@ -127,6 +127,8 @@ def lines_sql(places: Sequence[str]) -> str:
             {_median("energy_high_mj / nullif(energy_mj, 0)")} AS energy_error_factor,
             count(*) FILTER (WHERE planned AND extrapolated <> '') AS num_extrapolated,
             count(extrapolated) FILTER (WHERE planned) AS num_judged_range,
+            max(latency_high_ms) FILTER (WHERE planned) AS latency_worst_ms,
+            max(energy_high_mj) FILTER (WHERE planned) AS energy_worst_mj,
             max(ram_bytes) AS ram_bytes, {margins}, {words},
             min(flash_margin_bytes) FILTER (WHERE planned) AS flash_margin
         FROM planner_rows GROUP BY ALL

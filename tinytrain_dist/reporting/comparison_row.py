@@ -29,7 +29,8 @@ class ComparisonRow:
 
     Costs (only by device) cover the finished tasks that have a plan; a p95 needs 59 of them, a p99 299.
     ``latency_low_ms`` and the like are medians of the ends of the price model's own interval,
-    ``latency_error_factor`` the median of upper end over estimate. ``extrapolated_share``: the part of the tasks with a
+    ``latency_error_factor`` the median of upper end over estimate, ``latency_worst_ms`` the largest upper end of a
+    task: what a limit is held against (None where no task has a price). ``extrapolated_share``: the part of the tasks with a
     plan for which a total lies outside what was measured on the device (None: the run does not say), ``extrapolated``
     the names of those totals; ``standing`` then says so too. ``versus_*``: this line minus the same adaptation in run
     ``versus_run``, in points, paired on the same tasks.
@@ -86,6 +87,7 @@ class ComparisonRow:
     latency_low_ms: float | None
     latency_high_ms: float | None
     latency_error_factor: float | None
+    latency_worst_ms: float | None
     num_energy_priced: int
     energy_p50_mj: float | None
     energy_p95_mj: float | None
@@ -93,6 +95,7 @@ class ComparisonRow:
     energy_low_mj: float | None
     energy_high_mj: float | None
     energy_error_factor: float | None
+    energy_worst_mj: float | None
     peak_p50_bytes: float | None
     peak_p95_bytes: float | None
     peak_p99_bytes: float | None
@@ -142,6 +145,7 @@ _PLAIN = {
     "ram_bytes": "ram_bytes", "ram_margin_bytes": "ram_margin", "flash_margin_bytes": "flash_margin",
     "time_margin_ms": "time_margin", "energy_margin_mj": "energy_margin", "selection_share": "selection_share",
     "latency_error_factor": "latency_error_factor", "energy_error_factor": "energy_error_factor",
+    "latency_worst_ms": "latency_worst_ms", "energy_worst_mj": "energy_worst_mj",
 }  # fmt: skip
 
 
