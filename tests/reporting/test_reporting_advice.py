@@ -294,3 +294,16 @@ def test_extrapolated_prices_are_said_to_be(make_run: Callable[..., Path]) -> No
     assert "Extrapolated: ops of 25 % of the tasks lie outside what was measured on this device" in text
     assert "Time and energy are estimates: no measurement of training on this device" in text
     assert "NOTE: 'extrapolated': on large, middle, ops of 25 % of the tasks" in text
+
+
+def test_a_limit_of_ram_names_no_budget_above_it_and_says_what_was_not_tried(make_run: Callable[..., Path]) -> None:
+    large = [row | {"peak_bytes": 900_000, "peak_low_bytes": 900_000, "peak_high_bytes": 900_000}
+             if row["device"] == "large" and row["method"] == "tinytrain" else row for row in rows()]  # fmt: skip
+    run = open_run(make_run(large))
+    found = advise(run, question(limits=Limits(max_ram_bytes=600_000)))
+    assert found.advised is not None and (found.advised.device, found.advised.method) == ("middle", "tinytrain")
+    text = " ".join(render_advice(found).split())
+    assert "what to update, within 586 KiB and 1.00 million" in text and "977 KiB" not in text
+    assert "586 KiB RAM allowed" in text
+    assert "NOTE: plans of tinytrain were chosen for the full RAM of each device; on large they exceed 586 KiB" in text
+    assert "chosen for the full RAM" not in render_advice(advise(run, question()))

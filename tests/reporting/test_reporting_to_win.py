@@ -103,8 +103,10 @@ def test_a_range_of_limits_is_said_only_where_both_ends_hold(make_run: Callable[
 
 
 def test_a_contest_on_one_device_names_limits_that_hold(make_run: Callable[..., Path]) -> None:
-    slow = [row | {"device": "middle", "method": "tinytrain" if row["device"] == "large" else "full_train",
-                   "accuracy_after": 0.9 if row["device"] == "large" else 0.95} for row in uneven(slowest=4567.0)]  # fmt: skip
+    slow = uneven(slowest=4567.0)
+    for row in slow:
+        method, accuracy = ("tinytrain", 0.9) if row["device"] == "large" else ("full_train", 0.95)
+        row |= {"device": "middle", "method": method, "accuracy_after": accuracy}
     run = open_run(make_run(slow))
     contest = contests(run, comparison_table(run))[0]
     assert contest.winner == "full_train" and "a limit of time between 4.57 and 5.99 s" in contest.sentence

@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from tinytrain_dist.reporting import cells, views
+from tinytrain_dist.reporting import cells, formatting, views
 from tinytrain_dist.reporting.advice_choice import Choice, choice_of, task_accuracies
 from tinytrain_dist.reporting.advice_rule import Decision, decide, gain_to_win
 from tinytrain_dist.reporting.advice_sizing import TaskSizes
@@ -228,11 +228,40 @@ class _Judge:
         shown = [row for row in rows if row is not None]
         notice = numerics_notice(shown)
         failed = sum(row.num_failed for row in self.rows)
-        found = [text for text in (notice, extrapolation_notice(shown)) if text]
+        found = [text for text in (notice, extrapolation_notice(shown)) if text] + self._capped()
         if failed:
             total = sum(row.num_rows for row in self.rows)
             found.append(f"NOTE: {failed} of {total} rows failed; a choice with a failed row is not admissible.")
         return found
+
+    def _capped(self) -> list[str]:
+        """Return a note on devices whose plans, chosen for more RAM than is allowed, do not fit what is allowed.
+
+        A plan chosen under one budget that fits a smaller one is the smaller one's plan too (``what_if_cells``): only
+        those that do not fit might be others.
+        """
+        cap = self.question.limits.max_ram_bytes
+        if cap is None:
+            return []
+        budgeted = {
+            (row["device"], row["method"])
+            for row in self.run.select("SELECT DISTINCT device, method FROM rows WHERE budget_memory_bytes IS NOT NULL")
+        }
+        free = comparison_table(self.run, limits=replace(self.question.limits, max_ram_bytes=None))
+        fitting = {(row.device, row.method, row.variant) for row in free if row.fits_share == 1.0}
+        lost = [
+            row for row in self.rows
+            if row.fits_share != 1.0 and (row.device, row.method, row.variant) in fitting
+            and (row.device, row.method) in budgeted
+        ]  # fmt: skip
+        if not lost:
+            return []
+        devices = ", ".join(sorted({str(row.device) for row in lost}))
+        methods = ", ".join(sorted({row.method for row in lost}))
+        return [
+            f"NOTE: plans of {methods} were chosen for the full RAM of each device; on {devices} they exceed "
+            f"{formatting.memory(cap)}, and smaller ones, which were not tried, might fit."
+        ]
 
 
 def _place(choice: Choice) -> tuple[str, str, str]:

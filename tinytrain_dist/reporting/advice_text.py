@@ -14,6 +14,7 @@ from tinytrain_dist.reporting.advice_change import changes, cost_words
 from tinytrain_dist.reporting.advice_choice import Choice
 from tinytrain_dist.reporting.advice_sizing import needs, pictures_for, tasks_for
 from tinytrain_dist.reporting.comparison_row import EXTRAPOLATED
+from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.rendering import paragraphs, plain_text, text_table
 
 _COLUMNS = ("device", "method", "accuracy %", "below best, pts", "time", "energy", "peak memory", "standing", "why")
@@ -43,7 +44,8 @@ def answer(advice: Advice) -> list[str]:
     if chosen is None or best is None:
         reasons = "; ".join(f"{line.device}: {line.why}" for line in advice.devices)
         return [f"No device certainly fits every task within the limits. {reasons}."]
-    found = [_take(chosen), _budget(chosen), _why(chosen, best, advice.question.tolerance_points)]
+    limits = advice.question.limits
+    found = [_take(chosen, limits), _budget(chosen, limits), _why(chosen, best, advice.question.tolerance_points)]
     found += [_gain(chosen)] if chosen.method != "none" else []
     if advice.smallest not in (None, chosen.device):
         found.append(f"Within the same tolerance, the device with the least memory is {advice.smallest}.")
@@ -53,25 +55,28 @@ def answer(advice: Advice) -> list[str]:
     return found
 
 
-def _take(chosen: Choice) -> str:
+def _take(chosen: Choice, limits: Limits) -> str:
     span = _span(chosen.accuracy_low, chosen.accuracy_high)
+    ram = "RAM" if limits.max_ram_bytes is None or chosen.ram_bytes != limits.max_ram_bytes else "RAM allowed"
     return (
         f"Take {chosen.device} with {chosen.label}: accuracy {formatting.percent(chosen.accuracy_mean)} %{span}; one "
         f"adaptation takes {cost_words(chosen)} and {formatting.memory(chosen.peak_p50_bytes)} of the "
-        f"{formatting.memory(chosen.ram_bytes)} RAM."
+        f"{formatting.memory(chosen.ram_bytes)} {ram}."
     )
 
 
-def _budget(chosen: Choice) -> str:
+def _budget(chosen: Choice, limits: Limits) -> str:
     size = f"{chosen.iterations} iterations over {chosen.support_size:.0f} pictures"
     if not chosen.iterations:
         return "Method: the network stays as it is; the pictures only make the classes' prototypes."
     updated = f"{chosen.updated_weights:,.0f} weights in {chosen.updated_layers:.0f} layers"
     if chosen.budget_memory_bytes is None or chosen.budget_backward_macs is None:
         return f"Method and budget: {chosen.method} updates {updated}, {size}; it has no budget to keep to."
+    cap = limits.max_ram_bytes  # a plan chosen within more that fits less is what is chosen within less
+    memory = chosen.budget_memory_bytes if cap is None else min(cap, chosen.budget_memory_bytes)
     return (
         f"Method and budget: {chosen.method} chooses for each task what to update, within "
-        f"{formatting.memory(chosen.budget_memory_bytes)} and {chosen.budget_backward_macs / 1e6:.2f} million backward "
+        f"{formatting.memory(memory)} and {chosen.budget_backward_macs / 1e6:.2f} million backward "
         f"MACs a picture (median: {updated}); {size}."
     )
 

@@ -30,10 +30,10 @@ class ComparisonRow:
     Costs (only by device) cover the finished tasks that have a plan; a p95 needs 59 of them, a p99 299.
     ``latency_low_ms`` and the like are medians of the ends of the price model's own interval,
     ``latency_error_factor`` the median of upper end over estimate, ``latency_worst_ms`` the largest upper end of a
-    task: what a limit is held against (None where no task has a price). ``extrapolated_share``: the part of the tasks with a
-    plan for which a total lies outside what was measured on the device (None: the run does not say), ``extrapolated``
-    the names of those totals; ``standing`` then says so too. ``versus_*``: this line minus the same adaptation in run
-    ``versus_run``, in points, paired on the same tasks.
+    task: what a limit is held against (None where no task has a price). ``extrapolated_share``: the part of the tasks
+    with a plan for which a total lies outside what was measured on the device (None: the run does not say),
+    ``extrapolated`` the names of those totals; ``standing`` then says so too. ``versus_*``: this line minus the same
+    adaptation in run ``versus_run``, in points, paired on the same tasks.
     """
 
     device: str | None
