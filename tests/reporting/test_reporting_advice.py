@@ -293,7 +293,7 @@ def test_extrapolated_prices_are_said_to_be(make_run: Callable[..., Path]) -> No
     text = " ".join(render_advice(found).split())
     assert "Extrapolated: ops of 25 % of the tasks lie outside what was measured on this device" in text
     assert "Time and energy are estimates: no measurement of training on this device" in text
-    assert "NOTE: 'extrapolated': on large, middle, ops of 25 % of the tasks" in text
+    assert "NOTE: 'extrapolated': on large, middle, tiny, ops of 25 % of the tasks" in text
 
 
 def test_a_limit_of_ram_names_no_budget_above_it_and_says_what_was_not_tried(make_run: Callable[..., Path]) -> None:
@@ -307,3 +307,10 @@ def test_a_limit_of_ram_names_no_budget_above_it_and_says_what_was_not_tried(mak
     assert "586 KiB RAM allowed" in text
     assert "NOTE: plans of tinytrain were chosen for the full RAM of each device; on large they exceed 586 KiB" in text
     assert "chosen for the full RAM" not in render_advice(advise(run, question()))
+
+
+def test_arithmetic_is_said_of_every_choice_shown(make_run: Callable[..., Path]) -> None:
+    stored = [row | {"price_numerics": "int8" if row["device"] == "tiny" else "fp32"} for row in rows()]
+    found = advise(open_run(make_run(stored)), question())
+    assert found.advised is not None and found.advised.device == "middle" and not found.advised.numerics_differ
+    assert any("priced in int8 on tiny" in notice for notice in found.notices)

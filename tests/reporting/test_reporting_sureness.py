@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from planner_rows import Capture, MakeRun, document, rows_with_ram
 from synthetic_run import Row
 
@@ -12,10 +14,12 @@ from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.notices import notices
+from tinytrain_dist.reporting.page import render_page
 from tinytrain_dist.reporting.page_data import PageData
 from tinytrain_dist.reporting.rendering import render_table
 from tinytrain_dist.reporting.runs import RunResults, open_run
 from tinytrain_dist.reporting.wandb_content import tables, task_sample
+from tinytrain_dist.reporting.wandb_report import blocks
 
 BEYOND = "input_grad_macs, ops"
 
@@ -69,3 +73,39 @@ def test_what_is_extrapolated_stands_beside_every_standing(make_run: MakeRun, tm
 def test_a_run_that_does_not_say_what_is_extrapolated_is_not_called_inside(make_run: MakeRun) -> None:
     row = line(open_run(make_run()))
     assert row.extrapolated_share is None and row.extrapolated == ""
+
+
+def test_every_file_of_the_planner_says_arithmetic_batch_and_standing(
+    make_run: MakeRun, tmp_path: Path, capsys: Capture
+) -> None:
+    run, mix = make_run(extrapolated_rows()), tmp_path / "mix.csv"
+    mix.write_text("device,count,method,idle_w\nstm32f746,3,tinytrain,0\n")
+    found = document(capsys, "plan", str(run))
+    found |= document(capsys, "plan", str(run), "--smallest")
+    found |= document(capsys, "plan", str(run), "--fleet", str(mix))
+    for section in ("fits", "pareto", "smallest", "runner_up", "fleet"):
+        mine = [entry for entry in found[section] if entry["device"] == "stm32f746"]
+        assert mine, section
+        for entry in mine:
+            named = (entry["accuracy_numerics"], entry["price_numerics"], entry["batch"])
+            assert named == ("fp32", "int8", "1") and entry["standing"].startswith("estimate"), (section, entry)
+
+
+def test_the_page_and_the_report_say_arithmetic_and_batch(make_run: MakeRun) -> None:
+    run = open_run(make_run(extrapolated_rows()))
+    page = PageData(run).document()
+    place = page["columns"].index("accuracy in / priced in")
+    assert page["columns"][place + 1] == "batch"
+    by_device = {page["devices"][c["v"]]: c for c in page["cells"] if c["v"] >= 0 and c["d"] == -2}
+    assert by_device["stm32f746"]["text"][place : place + 2] == ["fp32 / int8", "1"]
+    assert by_device["stm32f746"]["basis"] == "accuracy in fp32, priced in int8, batch 1"
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", render_page(run), re.DOTALL)
+    apart = [caption for caption in captions if "accuracy is computed in fp32" in caption]
+    assert len(apart) == 3 and all("priced in int8 on stm32f746" in caption for caption in apart)
+
+
+def test_the_report_on_domains_holds_the_notices(make_run: MakeRun) -> None:
+    reports = pytest.importorskip("wandb_workspaces.reports.v2")
+    run = open_run(make_run(extrapolated_rows()))
+    text = " ".join(getattr(block, "text", "") or "" for block in blocks(reports, run, runset=reports.Runset(name="x")))
+    assert "accuracy is computed in fp32" in text and "lie outside what was measured" in text

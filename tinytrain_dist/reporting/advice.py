@@ -139,6 +139,8 @@ class _Judge:
         advised, best = self.decision.advised, self.decision.best
         others = [row for row in self.rows if advised is None or row.device != advised.device]
         second = self._decide(others).advised if advised is not None else None
+        lines, lifted = self._device_lines(), self._lifted()
+        shown = [line.choice for line in lines if line.choice] + [freed.choice for freed in lifted]
         return Advice(
             question=self.question,
             advised=self._choice(advised),
@@ -147,10 +149,10 @@ class _Judge:
             **self._to_win(advised, second),
             smallest=self._smallest(),
             methods=None if advised is None else self._methods(advised),
-            lifted=tuple(self._lifted()),
-            devices=tuple(self._device_lines()),
+            lifted=tuple(lifted),
+            devices=tuple(lines),
             raw_pixels_mean=next((row.accuracy_mean for row in self.rows if row.method == NETWORK_FREE), None),
-            notices=tuple(self._notices(advised, second)),
+            notices=tuple(self._notices(shown)),
         )
 
     def _decide(self, rows: Sequence[ComparisonRow]) -> Decision:
@@ -224,8 +226,8 @@ class _Judge:
                 found.append(Lifted(option=option, choice=chosen))
         return found
 
-    def _notices(self, *rows: ComparisonRow | None) -> list[str]:
-        shown = [row for row in rows if row is not None]
+    def _notices(self, shown: list[Choice]) -> list[str]:
+        """Return what has to be said about all choices shown, advised or not."""
         notice = numerics_notice(shown)
         failed = sum(row.num_failed for row in self.rows)
         found = [text for text in (notice, extrapolation_notice(shown)) if text] + self._capped()

@@ -9,6 +9,7 @@ from tinytrain_dist.reporting.views import BASELINE
 
 ACCURACY_COLUMNS = ("method", "tasks", "fits %", "accuracy %", "where fits % (n)", "gain, pts")
 COST_COLUMNS = ("latency p50/p95/p99", "energy p50/p95/p99", "peak p50/p95/p99", "standing")
+BASIS_COLUMNS = ("accuracy in / priced in", "batch")
 LAST_COLUMNS = ("failed %",)
 DOMAIN_COLUMNS = ("p (Holm)", "mean of domains %", "its gain, pts")
 FIT_COLUMNS = ("RAM/flash/time/energy %", "decided by", "selection %")
@@ -85,6 +86,20 @@ def cost_cells(row: ComparisonRow) -> list[str]:
         _quantiles(peak, row.num_priced),
         (row.standing or formatting.UNKNOWN) + error,
     ]
+
+
+def basis_cells(row: ComparisonRow) -> list[str]:
+    """Return the cells under ``BASIS_COLUMNS``."""
+    prices = row.price_numerics if row.backbone is not None else ""
+    return [f"{row.accuracy_numerics or formatting.UNKNOWN} / {prices or formatting.UNKNOWN}",
+            row.batch or formatting.UNKNOWN]  # fmt: skip
+
+
+def basis(row: ComparisonRow) -> str:
+    """Return the same in words, for what is shown beside a mark of a chart; empty where nothing is priced."""
+    if row.backbone is None or not row.batch:
+        return ""
+    return f"accuracy in {row.accuracy_numerics}, priced in {row.price_numerics}, batch {row.batch}"
 
 
 def last_cells(row: ComparisonRow) -> list[str]:

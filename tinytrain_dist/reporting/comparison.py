@@ -75,7 +75,7 @@ def comparison_table(
     return sorted(_corrected(rows), key=display_order)
 
 
-def joined(rows: Iterable[ComparisonRow], name: str) -> str:
+def joined(rows: Iterable[object], name: str) -> str:
     """Return the distinct words that stand in the field ``name`` of these rows, such as ``fp32+int8``."""
     words = {word for row in rows for word in getattr(row, name).split(JOINT) if word}
     return JOINT.join(sorted(words))

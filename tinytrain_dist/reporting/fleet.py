@@ -8,7 +8,7 @@ from typing import Any
 
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.foundation.errors import DataError, ProfileError, nearest
-from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow
+from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow, joined
 from tinytrain_dist.reporting.comparison_row import EXTRAPOLATED
 from tinytrain_dist.reporting.fleet_mix import Part
 from tinytrain_dist.reporting.queueing import backlog
@@ -53,6 +53,9 @@ class FleetRow:
     standing: str
     extrapolated: str
     extrapolated_share: float | None
+    accuracy_numerics: str
+    price_numerics: str
+    batch: str
     numerics_differ: bool
 
 
@@ -127,7 +130,8 @@ def _part(run: RunResults, row: ComparisonRow, part: Part, dirs: Sequence[str]) 
         battery_days=lives[0], battery_low_days=lives[2], battery_high_days=lives[1],
         utilisation=queues[0].utilisation, backlog_p99_ms=queues[0].p99_ms, backlog_low_ms=queues[1].p99_ms,
         backlog_high_ms=queues[2].p99_ms, standing=row.standing, extrapolated=row.extrapolated,
-        extrapolated_share=row.extrapolated_share, numerics_differ=row.numerics_differ,
+        extrapolated_share=row.extrapolated_share, accuracy_numerics=row.accuracy_numerics,
+        price_numerics=row.price_numerics, batch=row.batch, numerics_differ=row.numerics_differ,
     )  # fmt: skip
 
 
@@ -179,5 +183,6 @@ def _total(rows: list[FleetRow]) -> FleetRow:
         standing="+".join(sorted({word for row in rows for word in row.standing.split(", ")[0].split("+") if word}))
         + (f", {EXTRAPOLATED}" if outside else ""),
         extrapolated=", ".join(outside), extrapolated_share=None,
+        **{name: joined(rows, name) for name in ("accuracy_numerics", "price_numerics", "batch")},
         numerics_differ=any(row.numerics_differ for row in rows),
     )  # fmt: skip

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from tinytrain_dist.reporting.comparison import ComparisonRow, joined
 from tinytrain_dist.reporting.views import BASELINE
 
 
-def numerics_notice(rows: Sequence[ComparisonRow]) -> str | None:
+class Priced(Protocol):
+    """A figure with an accuracy and a price: a line of the planner's table, or a choice of an advice."""
+
+    @property
+    def device(self) -> str | None:
+        """Where it is priced."""
+
+    @property
+    def numerics_differ(self) -> bool:
+        """Whether the accuracy is of another arithmetic than the price."""
+
+    @property
+    def accuracy_numerics(self) -> str:
+        """Arithmetic of the accuracy."""
+
+    @property
+    def price_numerics(self) -> str:
+        """Arithmetic of the price."""
+
+    @property
+    def extrapolated(self) -> str:
+        """Totals outside what was measured."""
+
+    @property
+    def extrapolated_share(self) -> float | None:
+        """Part of the tasks that holds for."""
+
+
+def numerics_notice(rows: Sequence[Priced]) -> str | None:
     """Return a notice naming the devices that are priced in another arithmetic than the accuracy's."""
     apart = [row for row in rows if row.numerics_differ]
     if not apart:
@@ -21,7 +50,7 @@ def numerics_notice(rows: Sequence[ComparisonRow]) -> str | None:
     )
 
 
-def extrapolation_notice(rows: Sequence[ComparisonRow]) -> str | None:
+def extrapolation_notice(rows: Sequence[Priced]) -> str | None:
     """Return a notice naming the devices that are priced outside what was measured on them."""
     outside = [row for row in rows if row.extrapolated]
     if not outside:

@@ -77,7 +77,12 @@ class PageData:
             "domains": [_name(name) for name in self.domains],
             "devices": [_name(name) for name in self.devices],
             "methods": self._methods(),
-            "columns": [*cells.ACCURACY_COLUMNS[1:], *cells.COST_COLUMNS, *cells.LAST_COLUMNS],
+            "columns": [
+                *cells.ACCURACY_COLUMNS[1:],
+                *cells.COST_COLUMNS,
+                *cells.BASIS_COLUMNS,
+                *cells.LAST_COLUMNS,
+            ],
             "cells": list(self._cells()),
             "bins": NUM_BINS,
             "spread": list(self._spread()),
@@ -123,7 +128,8 @@ class PageData:
 
     def _figures(self, row: ComparisonRow) -> Json:
         label = self.labels[adaptation_key(row)]
-        printed = [*cells.accuracy_cells(row, label)[1:], *cells.cost_cells(row), *cells.last_cells(row)]
+        basis = cells.basis_cells(row)
+        printed = [*cells.accuracy_cells(row, label)[1:], *cells.cost_cells(row), *basis, *cells.last_cells(row)]
         return {
             "n": row.num_tasks, "rows": row.num_rows, "failed": row.num_failed, "infeasible": row.num_infeasible,
             "fits": short(row.fits_share), "unsure": short(row.uncertain_share),
@@ -132,7 +138,7 @@ class PageData:
             "time": _scaled(1e-3, row.latency_p50_ms, row.latency_low_ms, row.latency_high_ms),
             "energy": _scaled(1e-3, row.energy_p50_mj, row.energy_low_mj, row.energy_high_mj),
             "memory": _scaled(2**-10, row.peak_p50_bytes, None, None),
-            "standing": row.standing,
+            "standing": row.standing, "basis": cells.basis(row),
             "text": printed,
         }  # fmt: skip
 

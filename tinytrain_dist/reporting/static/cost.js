@@ -50,7 +50,7 @@ function frontChart(name) {
       error_x: { ...bars(ends(0), ends(1), ends(2)), color: "#b5b5b5", thickness: 1 },
       error_y: { ...bars(here.map((p) => p.accuracy), here.map((p) => p.cell.acc[1]), here.map((p) => p.cell.acc[2])), color: "#b5b5b5" },
       marker: { size: here.map((p) => (front.includes(p) ? 14 : 10)), color: colours, symbol: here.map((p) => look.symbol + (p.fits ? "" : "-open")), line: { width: 2, color: colours } },
-      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${p.cell.standing ? `, ${chartText(p.cell.standing)}` : ""}${front.includes(p) ? "<br>on the front" : ""}${p === knee ? ", its knee" : ""}`),
+      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${p.cell.standing ? `, ${chartText(p.cell.standing)}` : ""}${p.cell.basis ? `<br>${chartText(p.cell.basis, 80)}` : ""}${front.includes(p) ? "<br>on the front" : ""}${p === knee ? ", its knee" : ""}`),
       hovertemplate: `%{fullData.name}: %{y:.1f} %, %{x:.4g} ${unit}<br>%{text}<extra></extra>`,
     });
   }
@@ -73,8 +73,8 @@ function frontChart(name) {
         (knee ? `; its knee is ${naming(knee)}` : `, from ${naming(front[0])} to ${naming(front.at(-1))}`);
   return {
     data, layout, title,
-    columns: ["device", "method", "accuracy %", unit, "low", "high", "standing", "fits every task", "place"],
-    rows: points.map((p) => [deviceName(p.cell.v), methodName(p.cell.m), number(p.accuracy), ...p.cell[name].map(significant), p.cell.standing || "-", p.fits ? "yes" : "no", p === knee ? "knee" : front.includes(p) ? "front" : ""]),
+    columns: ["device", "method", "accuracy %", unit, "low", "high", "standing", "arithmetic and batch", "fits every task", "place"],
+    rows: points.map((p) => [deviceName(p.cell.v), methodName(p.cell.m), number(p.accuracy), ...p.cell[name].map(significant), p.cell.standing || "-", p.cell.basis || "-", p.fits ? "yes" : "no", p === knee ? "knee" : front.includes(p) ? "front" : ""]),
   };
 }
 
