@@ -16,9 +16,10 @@ from scipy.stats import binomtest, ttest_rel
 from synthetic_run import Row, failed_row, result_row, write_run
 
 from tinytrain_dist.foundation.errors import ConfigError, DataError
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.advice import Advice, Question, advise
 from tinytrain_dist.reporting.advice_choice import paired_loss
-from tinytrain_dist.reporting.advice_rule import admissible, check_tolerance, decide
+from tinytrain_dist.reporting.advice_rule import check_tolerance, decide
 from tinytrain_dist.reporting.advice_sizing import (
     TaskSizes,
     needs,

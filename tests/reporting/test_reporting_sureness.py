@@ -12,12 +12,21 @@ from synthetic_run import Row
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ExitCode
+from tinytrain_dist.reporting.admissible import admissible, why_not
+from tinytrain_dist.reporting.cells import fits_cell
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
+from tinytrain_dist.reporting.fleet import fleet
+from tinytrain_dist.reporting.fleet_mix import read_mix
+from tinytrain_dist.reporting.headlines import headlines
+from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.notices import notices
 from tinytrain_dist.reporting.page import render_page
 from tinytrain_dist.reporting.page_data import PageData
+from tinytrain_dist.reporting.pareto import choices
 from tinytrain_dist.reporting.rendering import render_table
+from tinytrain_dist.reporting.runner_up import contests
 from tinytrain_dist.reporting.runs import RunResults, open_run
+from tinytrain_dist.reporting.targets import smallest_devices
 from tinytrain_dist.reporting.wandb_content import tables, task_sample
 from tinytrain_dist.reporting.wandb_report import blocks
 
@@ -109,3 +118,70 @@ def test_the_report_on_domains_holds_the_notices(make_run: MakeRun) -> None:
     run = open_run(make_run(extrapolated_rows()))
     text = " ".join(getattr(block, "text", "") or "" for block in blocks(reports, run, runset=reports.Runset(name="x")))
     assert "accuracy is computed in fp32" in text and "lie outside what was measured" in text
+
+
+def one_crash(device: str = "raspberry-pi-zero-2", method: str = "full_train") -> list[Row]:
+    """Forty tasks; the most accurate method crashed on one of them, and every finished row fits."""
+    rows = rows_with_ram(num_tasks=40)
+    crashed = {"status": "crashed", "message": "gone", "accuracy_after": None, "fits": None}
+    hit = next(row for row in rows if (row["device"], row["method"], row["task_index"]) == (device, method, 7))
+    hit |= crashed
+    return rows
+
+
+def test_a_crashed_task_is_no_task_that_fits(make_run: MakeRun, tmp_path: Path) -> None:
+    run = open_run(make_run(one_crash()))
+    table = comparison_table(run)
+    row = line(run, "full_train", "raspberry-pi-zero-2")
+    assert (row.fits_share, row.num_failed, row.num_tasks) == (1.0, 1, 39)
+    assert row not in admissible(table) and why_not(row, table) == "1 of 40 rows failed"
+    assert fits_cell(row) == "100 (1 failed)"
+    places = {(c.device, c.label) for c in choices(table, "energy")}
+    assert ("raspberry-pi-zero-2", "tinytrain") in places and ("raspberry-pi-zero-2", "full_train") not in places
+    answers = {found.device: found for found in smallest_devices(table, min_accuracy=None)}
+    assert answers["raspberry-pi-zero-2"].label == "tinytrain"
+    contest = {found.device: found for found in contests(run, table)}["raspberry-pi-zero-2"]
+    assert contest.winner == "tinytrain" and "full_train" in contest.sentence and "rows failed" in contest.sentence
+    said = headlines(run, table, comparison_table(run, by="method"))
+    assert any(text.startswith("full_train: ") and "every task fits on 0 of 2 devices" in text for text in said)
+    assert not any("what fits every task: full_train" in text for text in said)
+    page = PageData(run).document()
+    labels = [m["label"] for m in page["methods"]]
+    sure = {(page["devices"][c["v"]], labels[c["m"]]): c["sure"] for c in page["cells"] if c["v"] >= 0 and c["d"] == -2}
+    assert sure["raspberry-pi-zero-2", "tinytrain"] and not sure["raspberry-pi-zero-2", "full_train"]
+    mix = tmp_path / "mix.csv"
+    mix.write_text("device,count\nraspberry-pi-zero-2,1\n")
+    (part,) = read_mix(mix, adaptations_per_day=1.0)
+    assert fleet(run, table, [part]).rows[0].method == "tinytrain"
+
+
+def test_a_line_that_skipped_tasks_is_not_on_the_front(make_run: MakeRun) -> None:
+    rows = [row for row in rows_with_ram() if row["method"] != "full_train" or row["task_index"] != 3]
+    table = comparison_table(open_run(make_run(rows)))
+    assert "full_train" not in {choice.label for choice in choices(table, "latency")}
+    row = next(row for row in table if row.method == "full_train" and row.device == "raspberry-pi-zero-2")
+    assert why_not(row, table) == "7 of 8 tasks finished"
+
+
+def test_smallest_devices_without_a_target_and_under_a_limit_of_ram(make_run: MakeRun, capsys: Capture) -> None:
+    path = make_run(rows_with_ram())
+    table = comparison_table(open_run(path), limits=Limits(max_ram_bytes=300_000))
+    found = smallest_devices(table, min_accuracy=None)
+    assert [(answer.device, answer.ram_bytes) for answer in found] == [
+        ("stm32f746", 320 * 1024), ("raspberry-pi-zero-2", 512 * 2**20),
+    ]  # fmt: skip
+    assert all("target" not in answer.why for answer in found)
+    assert main(["plan", str(path), "--smallest"]) == ExitCode.DONE
+    text = capsys.readouterr().out
+    assert "Smallest device on which a method fits every task" in text and "target" not in text
+
+
+def test_the_nearest_lacks_least(make_run: MakeRun) -> None:
+    rows = [row for row in rows_with_ram(methods=("full_train", "tinytrain")) if row["device"] == "stm32f746"]
+    for row in rows:  # the more accurate one misses ten times as much
+        lack = 50_000 if row["method"] == "tinytrain" else 500_000
+        peak = 320 * 1024 + lack
+        row |= {"peak_bytes": peak, "peak_low_bytes": peak, "peak_high_bytes": peak, "ram_margin_bytes": -lack,
+                "fits": "no"}  # fmt: skip
+    (answer,) = smallest_devices(comparison_table(open_run(make_run(rows))), min_accuracy=None)
+    assert answer.verdict == "no" and "nearest: tinytrain (ram -48.8 KiB)" in answer.why

@@ -9,7 +9,8 @@ from typing import Any
 
 import duckdb
 
-from tinytrain_dist.reporting import cells, formatting, views
+from tinytrain_dist.reporting import formatting, views
+from tinytrain_dist.reporting.admissible import why_not
 from tinytrain_dist.reporting.advice_choice import Choice, choice_of, task_accuracies
 from tinytrain_dist.reporting.advice_rule import Decision, decide, gain_to_win
 from tinytrain_dist.reporting.advice_sizing import TaskSizes
@@ -182,21 +183,21 @@ class _Judge:
         }
 
     def _smallest(self) -> str | None:
-        """Return the equal device with the least memory; None under a limit of memory, which makes devices alike."""
-        if self.question.limits.max_ram_bytes is not None or not self.decision.equals:
+        """Return the equal device with the least memory of its own, whatever the limit."""
+        if not self.decision.equals:
             return None
-        return str(min(self.decision.equals, key=lambda row: (row.ram_bytes or 0, row.device)).device)
+        return str(min(self.decision.equals, key=lambda row: (row.device_ram_bytes or 0, row.device)).device)
 
     def _methods(self, advised: ComparisonRow) -> MethodContest:
         contest, floor = self.contests[str(advised.device)], advised.accuracy_mean or 0.0
-        rows = [row for row in self.rows if row.device == advised.device and row.fits_share != 1.0]
+        rows = [row for row in self.rows if row.device == advised.device and why_not(row, self.rows)]
         better = max((row for row in rows if row.accuracy_mean), key=lambda row: row.accuracy_mean or 0, default=None)
         blocked = better if better is not None and (better.accuracy_mean or 0.0) > floor else None
         return MethodContest(
             winner=contest.winner, second=contest.runner_up, lead_points=contest.lead_points,
             lead_low_points=contest.lead_low_points, lead_high_points=contest.lead_high_points,
             blocked=self.labels[adaptation_key(blocked)] if blocked else None,
-            blocked_by=f"{blocked.limiting}{cells.margin(blocked)}" if blocked else None,
+            blocked_by=why_not(blocked, self.rows) if blocked else None,
             blocked_points=100 * ((blocked.accuracy_mean or 0.0) - floor) if blocked else None,
         )  # fmt: skip
 

@@ -42,7 +42,7 @@ def _methods(found: MethodContest | None, device: str) -> list[str]:
     if found.blocked is not None:
         texts.append(
             f"{found.blocked} on {device} would be {found.blocked_points:.1f} points more accurate than advised, but "
-            f"does not certainly fit ({found.blocked_by})."
+            f"does not certainly fit every task ({found.blocked_by})."
         )
     return texts
 

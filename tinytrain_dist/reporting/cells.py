@@ -17,7 +17,8 @@ FIT_COLUMNS = ("RAM/flash/time/energy %", "decided by", "selection %")
 EXPLANATION = (
     "Accuracy: mean over tasks ± half of the 95 % interval; rows that failed are counted, never averaged in. "
     "'where fits' leaves out tasks whose plan is infeasible or does not fit (their accuracy stays as before). "
-    "'fits %' (+n?): another n % lie inside the memory counter's own error, neither counted as fitting nor as not. "
+    "'fits %' is of the rows that finished; (n failed): whether those would fit is not known. "
+    "(+n?): another n % lie inside the memory counter's own error, neither counted as fitting nor as not. "
     "Gain: absolute percentage points over 'none', paired on the same tasks. "
     f"p95 is shown from {MIN_TASKS_P95} tasks on, p99 from {MIN_TASKS_P99} (n too small otherwise); "
     "costs cover tasks that have a plan."
@@ -119,9 +120,11 @@ def versus_cells(row: ComparisonRow) -> list[str]:
 
 
 def fits_cell(row: ComparisonRow) -> str:
-    """Return the per cent that fit, and those whose fit is uncertain."""
+    """Return the per cent of the finished rows that fit, those whose fit is uncertain, and the rows that failed."""
     certain = formatting.percent(row.fits_share, digits=0)
-    return certain + (f" (+{formatting.percent(row.uncertain_share, digits=0)}?)" if row.uncertain_share else "")
+    words = [f"+{formatting.percent(row.uncertain_share, digits=0)}?"] if row.uncertain_share else []
+    words += [f"{row.num_failed} failed"] if row.num_failed and row.backbone is not None else []
+    return certain + (f" ({', '.join(words)})" if words else "")
 
 
 def margin(row: ComparisonRow) -> str:

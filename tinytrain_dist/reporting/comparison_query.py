@@ -129,7 +129,7 @@ def lines_sql(places: Sequence[str]) -> str:
             count(extrapolated) FILTER (WHERE planned) AS num_judged_range,
             max(latency_high_ms) FILTER (WHERE planned) AS latency_worst_ms,
             max(energy_high_mj) FILTER (WHERE planned) AS energy_worst_mj,
-            max(ram_bytes) AS ram_bytes, {margins}, {words},
+            max(ram_bytes) AS ram_bytes, max(ram_margin_bytes + peak_bytes) AS device_ram_bytes, {margins}, {words},
             min(flash_margin_bytes) FILTER (WHERE planned) AS flash_margin
         FROM planner_rows GROUP BY ALL
     ), said AS (

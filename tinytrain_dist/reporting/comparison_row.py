@@ -22,7 +22,7 @@ class ComparisonRow:
     whose plan fits the device. ``interval`` says which 95 % interval stands around them. ``gain_p_value`` is a paired
     t test against no gain, ``gain_p_holm`` the same corrected over the adaptations at one place.
 
-    ``fits_share``, ``uncertain_share`` and ``num_infeasible`` count task and device pairs; a pair whose fit is
+    ``fits_share``, ``uncertain_share`` and ``num_infeasible`` count finished task and device pairs; a pair whose fit is
     uncertain is in neither ``fits_share`` nor ``accuracy_where_fits_*``. ``fits_ram_share`` and the like are over the
     rows with a plan, one resource each (time and energy only under a limit); ``limiting`` is the resource that
     decides, and the margins are the smallest over the tasks (negative: missing).
@@ -100,6 +100,7 @@ class ComparisonRow:
     peak_p95_bytes: float | None
     peak_p99_bytes: float | None
     ram_bytes: int | None
+    device_ram_bytes: int | None
     ram_margin_bytes: int | None
     flash_margin_bytes: float | None
     time_margin_ms: float | None
@@ -142,7 +143,7 @@ def range_fields(found: dict[str, Any]) -> dict[str, Any]:
 
 
 _PLAIN = {
-    "ram_bytes": "ram_bytes", "ram_margin_bytes": "ram_margin", "flash_margin_bytes": "flash_margin",
+    "ram_bytes": "ram_bytes", "device_ram_bytes": "device_ram_bytes", "ram_margin_bytes": "ram_margin", "flash_margin_bytes": "flash_margin",
     "time_margin_ms": "time_margin", "energy_margin_mj": "energy_margin", "selection_share": "selection_share",
     "latency_error_factor": "latency_error_factor", "energy_error_factor": "energy_error_factor",
     "latency_worst_ms": "latency_worst_ms", "energy_worst_mj": "energy_worst_mj",

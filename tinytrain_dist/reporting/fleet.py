@@ -8,6 +8,7 @@ from typing import Any
 
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.foundation.errors import DataError, ProfileError, nearest
+from tinytrain_dist.reporting.admissible import admissible, why_not
 from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow, joined
 from tinytrain_dist.reporting.comparison_row import EXTRAPOLATED
 from tinytrain_dist.reporting.fleet_mix import Part
@@ -75,13 +76,15 @@ def fleet(run: RunResults, rows: Sequence[ComparisonRow], mix: Sequence[Part], d
     DataError
         The mix names a device or method the run has no rows of.
     """
-    found = [_part(run, _line(rows, part), part, dirs) for part in mix]
+    lines = [_line(rows, part) for part in mix]
+    found = [_part(run, line, part, dirs) for line, part in zip(lines, mix, strict=True)]
     notes = [f"NOTE: {r.device}: power between adaptations is unknown and not counted; give column idle_w."
              for r in found if r.idle_included is False and r.energy_wh_per_day is not None]  # fmt: skip
     notes += [f"NOTE: {r.device}: power is unknown: no energy." for r in found if r.energy_wh_per_day is None]
     notes += [f"NOTE: {r.device} falls behind for ever: busy {100 * (r.utilisation or 0):.0f} % of the time."
               for r in found if r.utilisation is not None and r.utilisation >= 1]  # fmt: skip
-    notes += [f"NOTE: {r.device}: {r.method} does not certainly fit every task." for r in found if r.fits_share != 1.0]
+    notes += [f"NOTE: {part.device}: {line.method} does not certainly fit every task ({why_not(line, rows)})."
+              for line, part in zip(lines, mix, strict=True) if why_not(line, rows)]  # fmt: skip
     return Fleet(rows=[*found, _total(found)], notes=[*dict.fromkeys(notes), INTERVAL_NOTE])
 
 
@@ -92,7 +95,7 @@ def _line(rows: Sequence[ComparisonRow], part: Part) -> ComparisonRow:
         known = sorted({str(row.device) for row in rows if row.device})
         raise DataError(f"{where}: device {part.device!r} is not in the run; {nearest(part.device, known)}")
     if part.method is None:
-        fitting = [row for row in here if row.fits_share == 1.0 and row.accuracy_mean is not None]
+        fitting = [row for row in admissible(rows) if row in here]
         if not fitting:
             raise DataError(f"{where}: no method certainly fits {part.device!r}; name one in column 'method'")
         return max(fitting, key=lambda row: (row.accuracy_mean or 0.0, -(row.latency_p50_ms or 0.0)))

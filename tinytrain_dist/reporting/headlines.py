@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tinytrain_dist.reporting import formatting
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.comparison import ComparisonRow
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
 from tinytrain_dist.reporting.pareto import choices
@@ -61,9 +62,10 @@ def _counted(count: int, word: str) -> str:
 def _full_fits(rows: Sequence[ComparisonRow]) -> dict[tuple[str | None, ...], tuple[int, int]]:
     """Return, per adaptation, on how many devices every task fits, and on how many it was tried."""
     found: dict[tuple[str | None, ...], tuple[int, int]] = defaultdict(lambda: (0, 0))
+    sure = {id(row) for row in admissible(rows)}
     for row in rows:
         full, tried = found[adaptation_key(row)]
-        found[adaptation_key(row)] = (full + (row.fits_share == 1.0), tried + 1)
+        found[adaptation_key(row)] = (full + (id(row) in sure), tried + 1)
     return found
 
 
@@ -86,7 +88,7 @@ def _best_choices(rows: Sequence[ComparisonRow], labels: dict[tuple[str | None, 
     best: dict[str, list[ComparisonRow]] = defaultdict(list)
     devices = sorted({row.device for row in rows if row.device is not None})
     for device in devices:
-        fitting = [row for row in rows if row.device == device and row.fits_share == 1.0 and row.num_tasks]
+        fitting = [row for row in admissible(rows) if row.device == device]
         if fitting:
             top = max(fitting, key=lambda row: (row.accuracy_mean or 0.0, labels[adaptation_key(row)]))
             best[labels[adaptation_key(top)]].append(top)

@@ -6,6 +6,7 @@ pooled) or every device (each task averaged over its devices), ``NO_DEVICE`` for
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any
 
 from tinytrain_dist.foundation.redaction import redact_text
 from tinytrain_dist.reporting import cells
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.distributions import NUM_BINS, device_histograms, histograms
 from tinytrain_dist.reporting.failures import troubles
@@ -120,8 +122,13 @@ class PageData:
             yield from self._table(*(comparison_table(self.run, by=by) for by in ("device,domain", "domain")))
 
     def _table(self, by_device: Sequence[ComparisonRow], averaged: Sequence[ComparisonRow]) -> Iterator[Json]:
+        by_domain: dict[str | None, list[ComparisonRow]] = defaultdict(list)
         for row in by_device:
-            yield self._place(row.domain, row.device, adaptation_key(row)) | self._figures(row)
+            by_domain[row.domain].append(row)
+        sure = {id(row) for rows in by_domain.values() for row in admissible(rows)}
+        for row in by_device:
+            place = self._place(row.domain, row.device, adaptation_key(row))
+            yield place | self._figures(row) | {"sure": id(row) in sure}
         for row in averaged if len(self.devices) > 1 else ():
             if row.backbone is not None:  # the others are there already: they know no device
                 yield self._place(row.domain, None, adaptation_key(row), averaged=True) | self._figures(row)

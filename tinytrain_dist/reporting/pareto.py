@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.comparison import ComparisonRow
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
 
@@ -53,7 +54,7 @@ def check_costs(names: Iterable[str]) -> list[str]:
 
 
 def choices(rows: Sequence[ComparisonRow], cost: str, *, device: str | None = None) -> list[Choice]:
-    """Return the choices that certainly fit on every task, cheapest first, over all devices or on one.
+    """Return the choices that finished and certainly fit every task, cheapest first, over all devices or on one.
 
     Parameters
     ----------
@@ -62,10 +63,8 @@ def choices(rows: Sequence[ComparisonRow], cost: str, *, device: str | None = No
     """
     labels = adaptation_labels(rows)
     fitting = [
-        row for row in rows
-        if row.device is not None and row.fits_share == 1.0 and device in (None, row.device)
-        and row.accuracy_mean is not None and getattr(row, COSTS[cost]) is not None
-    ]  # fmt: skip
+        row for row in admissible(rows) if device in (None, row.device) and getattr(row, COSTS[cost]) is not None
+    ]
     points = [(float(getattr(row, COSTS[cost])), row.accuracy_mean or 0.0) for row in fitting]
     front, beaten = non_dominated(points)
     best = knee([points[place] for place in front])

@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from tinytrain_dist.reporting import cells
+from tinytrain_dist.reporting.admissible import admissible, why_not
 from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow
 from tinytrain_dist.reporting.intervals import CONFIDENCE, t_interval
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
@@ -79,7 +79,7 @@ def _contest(run: RunResults, rows: list[ComparisonRow], labels: dict[Any, str])
 def _ranked(rows: Sequence[ComparisonRow], labels: dict[Any, str]) -> list[ComparisonRow]:
     """Return what certainly fits every task, the most accurate first."""
     return sorted(
-        (row for row in rows if row.accuracy_mean is not None and row.fits_share == 1.0),
+        admissible(rows),
         key=lambda row: (-(row.accuracy_mean or 0.0), row.latency_p50_ms or math.inf, labels[adaptation_key(row)]),
     )
 
@@ -150,10 +150,11 @@ def _cheaper(
 def _locked_out(rows: list[ComparisonRow], winner: ComparisonRow | None, labels: dict[Any, str]) -> str:
     """Name the more accurate adaptation that only fails to fit, and what it misses."""
     floor = (winner.accuracy_mean or 0.0) if winner else -1.0
-    better = [row for row in rows if row.fits_share != 1.0 and (row.accuracy_mean or 0.0) > floor]
+    better = [row for row in rows if why_not(row, rows) and (row.accuracy_mean or 0.0) > floor]
     if not better:
         return ""
     best = max(better, key=lambda row: (row.accuracy_mean or 0.0, labels[adaptation_key(row)]))
     gap = "" if winner is None else f", {100 * ((best.accuracy_mean or 0.0) - floor):.1f} points above,"
-    doubt = "does not certainly fit" if best.uncertain_share else "does not fit"
-    return f" {labels[adaptation_key(best)]}{gap} {doubt} ({best.limiting}{cells.margin(best)})."
+    lacking = best.num_failed or (best.fits_share or 0.0) + (best.uncertain_share or 0.0) > 1 - 1e-12
+    doubt = "does not certainly fit" if lacking or best.uncertain_share else "does not fit"
+    return f" {labels[adaptation_key(best)]}{gap} {doubt} ({why_not(best, rows)})."
