@@ -17,6 +17,7 @@ from tinytrain_dist.reporting.cells import fits_cell
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.fleet import fleet
 from tinytrain_dist.reporting.fleet_mix import read_mix
+from tinytrain_dist.reporting.formatting import energy, percent_interval
 from tinytrain_dist.reporting.headlines import headlines
 from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.notices import notices
@@ -185,3 +186,33 @@ def test_the_nearest_lacks_least(make_run: MakeRun) -> None:
                 "fits": "no"}  # fmt: skip
     (answer,) = smallest_devices(comparison_table(open_run(make_run(rows))), min_accuracy=None)
     assert answer.verdict == "no" and "nearest: tinytrain (ram -48.8 KiB)" in answer.why
+
+
+def test_a_gain_is_called_distinguishable_only_after_correction(make_run: MakeRun) -> None:
+    rows = rows_with_ram(num_tasks=10)
+    gaps = (0.06, -0.02, 0.05, 0.01, 0.08, -0.01, 0.04, 0.06, -0.02, 0.02)
+    for row in rows:
+        if row["method"] not in ("raw_pixels", "none"):
+            row["accuracy_after"] = row["accuracy_before"] + gaps[row["task_index"]]
+    run = open_run(make_run(rows))
+    by_device, by_method = comparison_table(run), comparison_table(run, by="method")
+    row = next(row for row in by_method if row.method == "tinytrain")
+    assert row.gain_low_points and row.gain_p_holm and row.gain_low_points > 0 and row.gain_p_holm > 0.05
+    said = next(text for text in headlines(run, by_device, by_method) if text.startswith("tinytrain: "))
+    assert "not distinguishable from zero once corrected for the methods compared (p 0." in said
+    assert not any(c["told"] for c in PageData(run).document()["cells"] if c["gain"] and c["d"] == -2)
+
+
+def test_the_best_and_the_knee_come_with_interval_lead_and_standing(make_run: MakeRun) -> None:
+    run = open_run(make_run(extrapolated_rows()))
+    table = comparison_table(run)
+    said = headlines(run, table, comparison_table(run, by="method"))
+    best = next(text for text in said if "full_train on raspberry-pi-zero-2" in text and "Highest" in text)
+    row, contest = line(run, "full_train", "raspberry-pi-zero-2"), contests(run, table)[0]
+    assert contest.device == "raspberry-pi-zero-2" and contest.lead_points is not None
+    mean = percent_interval(row.accuracy_mean, row.accuracy_high, row.accuracy_low)
+    assert f"{mean} %, {contest.lead_points:+.1f} points ahead of the next" in best and best.endswith(", estimate.")
+    knee = next(choice for choice in choices(table, "energy") if choice.knee)
+    text = next(text for text in said if "the knee is" in text)
+    ends = f"({energy(knee.value_low)} to {energy(knee.value_high)}, {knee.standing})"
+    assert "±" in text and text.endswith(f"{energy(knee.value)} {ends}.")

@@ -143,7 +143,8 @@ def range_fields(found: dict[str, Any]) -> dict[str, Any]:
 
 
 _PLAIN = {
-    "ram_bytes": "ram_bytes", "device_ram_bytes": "device_ram_bytes", "ram_margin_bytes": "ram_margin", "flash_margin_bytes": "flash_margin",
+    "ram_bytes": "ram_bytes", "device_ram_bytes": "device_ram_bytes", "ram_margin_bytes": "ram_margin",
+    "flash_margin_bytes": "flash_margin",
     "time_margin_ms": "time_margin", "energy_margin_mj": "energy_margin", "selection_share": "selection_share",
     "latency_error_factor": "latency_error_factor", "energy_error_factor": "energy_error_factor",
     "latency_worst_ms": "latency_worst_ms", "energy_worst_mj": "energy_worst_mj",

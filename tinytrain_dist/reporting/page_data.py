@@ -22,6 +22,7 @@ from tinytrain_dist.reporting.formatting import one_line
 from tinytrain_dist.reporting.intervals import Estimate
 from tinytrain_dist.reporting.labels import AdaptationKey, adaptation_key, adaptation_labels
 from tinytrain_dist.reporting.learning_curves import learning_curves
+from tinytrain_dist.reporting.multiplicity import ALPHA
 from tinytrain_dist.reporting.palette import styles
 from tinytrain_dist.reporting.phases import breakdowns
 from tinytrain_dist.reporting.plan_pictures import layer_names, plan_pictures
@@ -142,6 +143,7 @@ class PageData:
             "fits": short(row.fits_share), "unsure": short(row.uncertain_share),
             "acc": _percent(row.accuracy_mean, row.accuracy_low, row.accuracy_high),
             "gain": _shorts(row.gain_points, row.gain_low_points, row.gain_high_points),
+            "told": row.gain_p_holm is not None and row.gain_p_holm < ALPHA,
             "time": _scaled(1e-3, row.latency_p50_ms, row.latency_low_ms, row.latency_high_ms),
             "energy": _scaled(1e-3, row.energy_p50_mj, row.energy_low_mj, row.energy_high_mj),
             "memory": _scaled(2**-10, row.peak_p50_bytes, None, None),

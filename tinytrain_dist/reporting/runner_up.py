@@ -39,7 +39,7 @@ class Contest:
 
 
 def contests(run: RunResults, rows: Sequence[ComparisonRow]) -> list[Contest]:
-    """Return the contest on every device; ``rows`` are its lines by device, just made by ``comparison_table``."""
+    """Return the contest on every device; ``rows`` are its lines by device."""
     labels = adaptation_labels(rows)
     devices = sorted({str(row.device) for row in rows if row.device is not None})
     return [_contest(run, [row for row in rows if row.device == device], labels) for device in devices]
@@ -85,15 +85,15 @@ def _ranked(rows: Sequence[ComparisonRow], labels: dict[Any, str]) -> list[Compa
 
 
 def _lead(run: RunResults, first: ComparisonRow, second: ComparisonRow) -> tuple[float | None, float | None, int]:
-    """Return mean, deviation and number of the paired differences in points on the lines' device."""
+    """Return mean, deviation and number of the paired differences in points of the tasks both lines finished."""
     same = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in ("device", *ADAPTATION))
     values = [[row.device, *(getattr(row, name) for name in ADAPTATION)] for row in (first, second)]
     found = run.select(
         f"""
         WITH gaps AS (
             SELECT 100 * (a.accuracy - b.accuracy) AS gap
-            FROM (SELECT task_id, accuracy FROM planner_tasks WHERE {same}) a
-            JOIN (SELECT task_id, accuracy FROM planner_tasks WHERE {same}) b USING (task_id)
+            FROM (SELECT task_id, accuracy_after AS accuracy FROM rows WHERE ok AND {same}) a
+            JOIN (SELECT task_id, accuracy_after AS accuracy FROM rows WHERE ok AND {same}) b USING (task_id)
         )
         SELECT avg(gap ORDER BY gap) AS mean, stddev_samp(gap ORDER BY gap) AS deviation, count(gap) AS num FROM gaps
         """,

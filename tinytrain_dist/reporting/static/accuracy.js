@@ -36,7 +36,7 @@ function gainTitle(cells) {
   if (!among.length) return `Mean accuracy of ${plural(state.methods.size, "method")}: ${whereText()}`;
   const best = among.reduce((top, cell) => (cell.gain[0] > top.gain[0] ? cell : top));
   const equal = among.filter((cell) => cell.m === best.m && cell.gain[0] === best.gain[0]).map((cell) => cell.v);
-  const sure = best.gain[1] !== null && best.gain[1] * best.gain[2] > 0;
+  const sure = best.told; // by the p value corrected for all methods compared there
   const where = listed(equal, deviceName, "device", shownDevices().length);
   return `${methodName(best.m)} gains most${fitting.length ? " of what fits every task" : ""}: ${signed(best.gain[0])} points over no update on ${where}` +
     (sure ? "" : ", not distinguishable from zero") + (fitting.length ? "" : " (nothing shown fits every task)");
