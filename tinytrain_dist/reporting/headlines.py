@@ -121,8 +121,8 @@ def _best_sentence(label: str, chosen: list[ComparisonRow], num_devices: int, ag
     names = ", ".join(str(row.device) for row in chosen)
     where = f"all {num_devices} devices" if len(chosen) == num_devices > 1 else names
     return (
-        f"Highest mean accuracy among what fits every task: {label} on {where}, {_accuracies(chosen)}{_leads(against)}; "
-        f"median time per task {span}, {joined(chosen, 'standing')}."
+        f"Highest mean accuracy among what fits every task: {label} on {where}, {_accuracies(chosen)}"
+        f"{_leads(against)}; median time per task {span}, {joined(chosen, 'standing')}."
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 ALPHA = 0.05
 """Differences with a corrected p below it are called distinguishable."""
 
