@@ -19,7 +19,7 @@ from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
 from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.notices import extrapolation_notice, numerics_notice
 from tinytrain_dist.reporting.runner_up import contests
-from tinytrain_dist.reporting.runs import RunResults
+from tinytrain_dist.reporting.runs import RunResults, view_of_files
 from tinytrain_dist.reporting.targets import smallest_devices
 from tinytrain_dist.reporting.tighter_limits import LimitRange, tighter_limits
 from tinytrain_dist.reporting.views import NETWORK_FREE
@@ -113,13 +113,14 @@ def advise(run: RunResults, question: Question) -> Advice:
 def asked_part(run: RunResults, question: Question) -> RunResults:
     """Return the run with only the rows the question is about."""
     connection = duckdb.connect()
-    files = [str(file) for file in run.result_files()]
+    view_of_files(connection, run.result_files())
     names = [", ".join("?" for _ in words) for words in (question.devices, question.methods)]
     connection.execute(
-        "CREATE TABLE stored AS SELECT * FROM read_parquet(?, hive_partitioning = false)"
+        "CREATE TABLE asked AS SELECT * FROM stored"
         f" WHERE device IN ({names[0]}) AND method IN ({names[1]}) AND task_index < ?",
-        [files, *question.devices, *question.methods, question.sizes.num_tasks],
+        [*question.devices, *question.methods, question.sizes.num_tasks],
     )
+    connection.execute("CREATE OR REPLACE VIEW stored AS FROM asked")
     views.create(connection)
     count = connection.execute("SELECT count(*) FROM stored").fetchone()
     return replace(run, connection=connection, num_rows=count[0] if count else 0)
