@@ -262,7 +262,35 @@ def test_sizes_follow_from_the_pictures() -> None:
     assert size_tasks([20] * 3, forward_macs=MACS, iterations=0).num_tasks == 59
     odd = size_tasks([20, 20, 1, 8], forward_macs=MACS, iterations=40)
     assert (odd.way, odd.num_found, odd.shot, odd.query) == (3, 4, 4, 4)
-    assert "1 of 4 classes are left out" in needs(odd)[0]
+    assert "1 of 4 classes are left out: a class needs 2 pictures, 1 to learn from and 1 to be judged" in needs(odd)[0]
+    assert "since the smallest class has 8 pictures" in needs(odd)[1]
+
+
+def test_what_the_user_fixed_is_not_blamed_on_the_pictures() -> None:
+    one = " ".join(needs(size_tasks([20] * 10, forward_macs=MACS, iterations=40, shot=1)))
+    assert "Learning from 1 per class, as --shot asks" in one and "smallest class" not in one
+    eight = " ".join(needs(size_tasks([20, 20, 8], forward_macs=MACS, iterations=40, shot=8)))
+    assert "a class needs 9 pictures, 8 to learn from and 1 to be judged on" in eight and "Learning" not in eight
+
+
+def test_new_pictures_are_judged_by_the_pictures_that_were(run: RunResults) -> None:
+    few, all_ = (advise(run, question(sizes=sizes(judged=judged))) for judged in (20, 60))
+    assert few.advised is not None and all_.advised is not None
+    expected = new_pictures_interval(few.advised.accuracy_mean, 20)
+    assert (few.advised.new_pictures_low, few.advised.new_pictures_high) == expected
+    assert expected[0] < all_.advised.new_pictures_low
+    assert "as if each of the 20 pictures judged had been judged once" in " ".join(certainty(few))
+
+
+def test_an_unknown_energy_is_not_said_to_be_larger(make_run: Callable[..., Path]) -> None:
+    def with_energy(known: set[str]) -> Path:
+        none = dict.fromkeys(("energy_mj", "energy_low_mj", "energy_high_mj"))
+        return make_run([row if row["device"] in known else row | none for row in rows()], name="-".join(known) or "x")
+
+    some = advise(open_run(with_energy({"large"})), question(tolerance_points=0.0))
+    assert "nothing of known energy within 0 points takes less energy" in answer(some)[2]
+    none = advise(open_run(with_energy(set())), question(tolerance_points=0.0))
+    assert "nothing within 0 points takes less time, and no energy there is known" in answer(none)[2]
 
 
 @pytest.mark.parametrize("counts", [[], [40], [40, 1], [1, 1, 1]])

@@ -12,7 +12,7 @@ from tinytrain_dist.reporting import formatting
 from tinytrain_dist.reporting.advice import Advice, DeviceLine
 from tinytrain_dist.reporting.advice_change import changes, cost_words
 from tinytrain_dist.reporting.advice_choice import Choice
-from tinytrain_dist.reporting.advice_sizing import needs, pictures_for, tasks_for
+from tinytrain_dist.reporting.advice_sizing import TaskSizes, needs, pictures_for, tasks_for
 from tinytrain_dist.reporting.comparison_row import EXTRAPOLATED
 from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.rendering import paragraphs, plain_text, text_table
@@ -83,7 +83,9 @@ def _budget(chosen: Choice, limits: Limits) -> str:
 
 def _why(chosen: Choice, best: Choice, tolerance: float) -> str:
     if (chosen.device, chosen.method, chosen.variant) == (best.device, best.method, best.variant):
-        return f"Why: nothing that fits is more accurate, and nothing within {_points(tolerance)} takes less energy."
+        spent = "takes less time, and no energy there is known" if chosen.energy_p50_mj is None else "takes less energy"
+        less = "nothing" if chosen.energy_p50_mj is None else "nothing of known energy"
+        return f"Why: nothing that fits is more accurate, and {less} within {_points(tolerance)} {spent}."
     other = f"{best.label} on {best.device}"
     if abs(chosen.loss_points) < 5e-4:
         return f"Why: as accurate as {other}, at {cost_words(chosen)} instead of {cost_words(best)}."
@@ -111,16 +113,16 @@ def certainty(advice: Advice) -> list[str]:
         f"{sizes.way} classes each, {sizes.shot} pictures per class to learn from and {sizes.query} others to judge."
     ]
     if chosen is not None:
-        found += [*_accuracy(chosen, sizes.num_pictures), *_prices(chosen)]
+        found += [*_accuracy(chosen, sizes), *_prices(chosen)]
     return found + needs(sizes)
 
 
-def _accuracy(chosen: Choice, num_pictures: int) -> list[str]:
+def _accuracy(chosen: Choice, sizes: TaskSizes) -> list[str]:
     low, high = chosen.accuracy_low, chosen.accuracy_high
     near, far = chosen.new_pictures_low, chosen.new_pictures_high
     wider = (
         f"For new pictures of these classes, taken alike, expect {formatting.percent(near)} to "
-        f"{formatting.percent(far)} % (95 %, as if each picture had been judged once)"
+        f"{formatting.percent(far)} % (95 %, as if each of the {sizes.num_judged} pictures judged had been judged once)"
     )
     half = (far - near) / 2
     wider += f"; an interval half as wide takes about {pictures_for(half / 2, chosen.accuracy_mean):,} pictures." if (
@@ -130,7 +132,7 @@ def _accuracy(chosen: Choice, num_pictures: int) -> list[str]:
         return ["The accuracy rests on a single task: no interval.", wider]
     text = (
         f"Accuracy: ±{50 * (high - low):.1f} points (95 %, Student's t over tasks). The tasks share these "
-        f"{num_pictures} pictures: the interval covers which of them a task learns from and is judged on, and nothing "
+        f"{sizes.num_pictures} pictures: the interval covers which of them a task learns from and is judged on, and nothing "
         "beyond these pictures."
     )
     if high - low > 0.02:
