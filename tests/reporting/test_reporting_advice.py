@@ -16,9 +16,10 @@ from scipy.stats import binomtest, ttest_rel
 from synthetic_run import Row, failed_row, result_row, write_run
 
 from tinytrain_dist.foundation.errors import ConfigError, DataError
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.advice import Advice, Question, advise
 from tinytrain_dist.reporting.advice_choice import paired_loss
-from tinytrain_dist.reporting.advice_rule import admissible, check_tolerance, decide
+from tinytrain_dist.reporting.advice_rule import check_tolerance, decide
 from tinytrain_dist.reporting.advice_sizing import (
     TaskSizes,
     needs,
@@ -160,7 +161,7 @@ def test_the_text_says_what_it_rests_on(run: RunResults) -> None:
     for words in (
         "Take middle with tinytrain: accuracy 91.0 %", "8 tasks were drawn from 60 pictures of 3 classes",
         "nothing beyond these pictures", "For new pictures of these classes", "within 977 KiB and 1.00 million",
-        "Runner-up: large with tinytrain", "no measurement of this device stands behind them",
+        "Runner-up: large with tinytrain", "no measurement of training on this device stands",
         "accuracy is computed in fp32", "p95 of time and energy over tasks takes 59 tasks",
     ):  # fmt: skip
         assert words in text, words
@@ -261,7 +262,35 @@ def test_sizes_follow_from_the_pictures() -> None:
     assert size_tasks([20] * 3, forward_macs=MACS, iterations=0).num_tasks == 59
     odd = size_tasks([20, 20, 1, 8], forward_macs=MACS, iterations=40)
     assert (odd.way, odd.num_found, odd.shot, odd.query) == (3, 4, 4, 4)
-    assert "1 of 4 classes are left out" in needs(odd)[0]
+    assert "1 of 4 classes are left out: a class needs 2 pictures, 1 to learn from and 1 to be judged" in needs(odd)[0]
+    assert "since the smallest class has 8 pictures" in needs(odd)[1]
+
+
+def test_what_the_user_fixed_is_not_blamed_on_the_pictures() -> None:
+    one = " ".join(needs(size_tasks([20] * 10, forward_macs=MACS, iterations=40, shot=1)))
+    assert "Learning from 1 per class, as --shot asks" in one and "smallest class" not in one
+    eight = " ".join(needs(size_tasks([20, 20, 8], forward_macs=MACS, iterations=40, shot=8)))
+    assert "a class needs 9 pictures, 8 to learn from and 1 to be judged on" in eight and "Learning" not in eight
+
+
+def test_new_pictures_are_judged_by_the_pictures_that_were(run: RunResults) -> None:
+    few, all_ = (advise(run, question(sizes=sizes(judged=judged))) for judged in (20, 60))
+    assert few.advised is not None and all_.advised is not None
+    expected = new_pictures_interval(few.advised.accuracy_mean, 20)
+    assert (few.advised.new_pictures_low, few.advised.new_pictures_high) == expected
+    assert expected[0] < all_.advised.new_pictures_low
+    assert "as if each of the 20 pictures judged had been judged once" in " ".join(certainty(few))
+
+
+def test_an_unknown_energy_is_not_said_to_be_larger(make_run: Callable[..., Path]) -> None:
+    def with_energy(known: set[str]) -> Path:
+        none = dict.fromkeys(("energy_mj", "energy_low_mj", "energy_high_mj"))
+        return make_run([row if row["device"] in known else row | none for row in rows()], name="-".join(known) or "x")
+
+    some = advise(open_run(with_energy({"large"})), question(tolerance_points=0.0))
+    assert "nothing of known energy within 0 points takes less energy" in answer(some)[2]
+    none = advise(open_run(with_energy(set())), question(tolerance_points=0.0))
+    assert "nothing within 0 points takes less time, and no energy there is known" in answer(none)[2]
 
 
 @pytest.mark.parametrize("counts", [[], [40], [40, 1], [1, 1, 1]])
@@ -285,3 +314,32 @@ def test_the_pictures_named_reach_the_half_width(half: float, share: float) -> N
 
 def test_four_times_the_tasks_halve_the_interval() -> None:
     assert tasks_for(0.01, low=0.80, high=0.84, num_tasks=20) == 80
+
+
+def test_extrapolated_prices_are_said_to_be(make_run: Callable[..., Path]) -> None:
+    stored = [row | {"extrapolated": "ops" if row["task_index"] < 2 else ""} for row in rows()]
+    found = advise(open_run(make_run(stored)), question())
+    text = " ".join(render_advice(found).split())
+    assert "Extrapolated: ops of 25 % of the tasks lie outside what was measured on this device" in text
+    assert "Time and energy are estimates: no measurement of training on this device" in text
+    assert "NOTE: 'extrapolated': on large, middle, tiny, ops of 25 % of the tasks" in text
+
+
+def test_a_limit_of_ram_names_no_budget_above_it_and_says_what_was_not_tried(make_run: Callable[..., Path]) -> None:
+    large = [row | {"peak_bytes": 900_000, "peak_low_bytes": 900_000, "peak_high_bytes": 900_000}
+             if row["device"] == "large" and row["method"] == "tinytrain" else row for row in rows()]  # fmt: skip
+    run = open_run(make_run(large))
+    found = advise(run, question(limits=Limits(max_ram_bytes=600_000)))
+    assert found.advised is not None and (found.advised.device, found.advised.method) == ("middle", "tinytrain")
+    text = " ".join(render_advice(found).split())
+    assert "what to update, within 586 KiB and 1.00 million" in text and "977 KiB" not in text
+    assert "586 KiB RAM allowed" in text
+    assert "NOTE: plans of tinytrain were chosen for the full RAM of each device; on large they exceed 586 KiB" in text
+    assert "chosen for the full RAM" not in render_advice(advise(run, question()))
+
+
+def test_arithmetic_is_said_of_every_choice_shown(make_run: Callable[..., Path]) -> None:
+    stored = [row | {"price_numerics": "int8" if row["device"] == "tiny" else "fp32"} for row in rows()]
+    found = advise(open_run(make_run(stored)), question())
+    assert found.advised is not None and found.advised.device == "middle" and not found.advised.numerics_differ
+    assert any("priced in int8 on tiny" in notice for notice in found.notices)

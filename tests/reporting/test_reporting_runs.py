@@ -10,6 +10,8 @@ import pytest
 
 from tinytrain_dist.foundation.errors import ExitCode, StorageError
 from tinytrain_dist.foundation.redaction import REDACTED, redact, redact_text, secret_values
+from tinytrain_dist.reporting.comparison import comparison_table
+from tinytrain_dist.reporting.reading import read_run
 from tinytrain_dist.reporting.runs import open_run
 
 MakeRun = Callable[..., Path]
@@ -57,7 +59,7 @@ def test_newer_schema_foreign_file_and_missing_column(make_run: MakeRun) -> None
     path = make_run()
     file = path / "results" / "part-0.parquet"
     rewrite(file, {"tinytrain_schema": "99"})
-    with pytest.raises(StorageError, match="result schema 99, this version reads up to 1"):
+    with pytest.raises(StorageError, match="result schema 99, this version reads up to 2"):
         open_run(path)
     rewrite(file, {})
     with pytest.raises(StorageError, match="schema version is missing"):
@@ -118,3 +120,19 @@ def test_reads_a_dataset_of_folders(make_run: MakeRun) -> None:
     assert run.num_rows == 80
     assert pa.types.is_integer(pq.read_schema(run.result_files()[0]).field("batch").type)
     assert run.select("SELECT DISTINCT batch FROM stored WHERE method = 'none'") == [{"batch": 1}]
+
+
+def test_rows_of_the_first_schema_are_read_and_said_to_be(make_run: MakeRun) -> None:
+    path = make_run(num_files=2)
+    old, new = (path / "results" / f"part-{part}.parquet" for part in range(2))
+    rewrite(old, {"tinytrain_schema": "1"}, drop="extrapolated")
+    assert open_run(path).absent_columns == ()  # one file has it: its rows keep what they say
+    rewrite(new, {"tinytrain_schema": "1"}, drop="extrapolated")
+    reading = read_run(path)
+    assert reading.run.absent_columns == ("extrapolated",)
+    assert reading.run.select("SELECT count(*) AS num, count(extrapolated) AS known FROM rows")[0]["known"] == 0
+    assert any("older than the column extrapolated" in note for note in reading.notes)
+    assert {row.extrapolated_share for row in comparison_table(reading.run)} == {None}
+    rewrite(new, {"tinytrain_schema": "2"})
+    with pytest.raises(StorageError, match="columns are missing: extrapolated"):
+        open_run(path)

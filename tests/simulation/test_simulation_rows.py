@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 from tiny_simulation import DEVICES, Diverges, Raises, add_method, rows_of, run, tiny_settings
 
 from tinytrain_dist.adaptation import numerics
+from tinytrain_dist.adaptation.fine_tuning import Adaptation
 from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
+from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, RunLockedError
+from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Chunk, UnitSetup
 from tinytrain_dist.simulation.rows import signature, variant_of
@@ -114,6 +118,25 @@ def test_a_task_that_raises_is_rows_with_its_error(tmp_path: Path, monkeypatch: 
         assert_complete(row)
         assert (row["status"], row["message"]) == ("error", "RuntimeError: no luck")
         assert row["accuracy_after"] is None and row["fits"] is None
+
+
+class Leaks(Raises):
+    """Fails with words a service might answer with: a key of the environment, a password."""
+
+    def adapt(self, task: TargetTask, plan: UpdatePlan) -> Adaptation:
+        raise RuntimeError(f"refused: {os.environ['STORE_API_KEY']} {'x' * 1960} password=hunter22")
+
+
+def test_a_secret_in_an_error_is_not_in_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_API_KEY", "c0ffee-5ecret-words")
+    add_method(monkeypatch, Leaks("leaks"))
+    result = run(tiny_settings(methods=("leaks",), **ONE_TASK), tmp_path)
+    failed = rows_of(result.folder)
+    assert len(failed) == len(DEVICES)
+    for row in failed:
+        assert row["message"].startswith("RuntimeError: refused: [redacted] xxx") and len(row["message"]) <= 2000
+    stored = b"".join(file.read_bytes() for file in result.folder.rglob("*") if file.is_file())
+    assert b"c0ffee-5ecret" not in stored and b"hunter22" not in stored
 
 
 @pytest.fixture

@@ -15,8 +15,11 @@ from tinytrain_dist.backbones.checkpoint import save_checkpoint
 from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.cli import main
 from tinytrain_dist.data.domain import open_domain
+from tinytrain_dist.data.episodes import EpisodeSettings, draw_episode
 from tinytrain_dist.foundation.errors import CheckpointError, ConfigError, DataError, ExitCode
-from tinytrain_dist.verbs.advise_job import default_devices
+from tinytrain_dist.simulation.plan_run import plan_run
+from tinytrain_dist.simulation.settings import SimulationSettings
+from tinytrain_dist.verbs.advise_job import default_devices, judged_pictures
 from tinytrain_dist.verbs.advise_pictures import import_pictures, read_pictures
 from tinytrain_dist.verbs.advise_weights import find_weights
 
@@ -87,6 +90,23 @@ def test_what_is_imported_is_named_by_its_content(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     assert import_pictures(images, table, run_root=tmp_path / "runs") == first
     assert open_domain(file).content_hash == table.content_hash()
+
+
+def test_pictures_judged_are_counted_from_the_tasks_drawn(tmp_path: Path) -> None:
+    images, root = pictures(tmp_path / "a"), tmp_path / "runs"
+    found = import_pictures(images, read_pictures(images), run_root=root)
+    episodes = EpisodeSettings(way=3, shot=3, query=1)
+    settings = SimulationSettings(
+        weights=weights(tmp_path / "w.safetensors"), backbone=BACKBONE, resolution=32, domains=(found.name,),
+        data_roots=(str(found.root),), split="all", episodes=episodes, num_tasks=4, methods=("none",),
+        devices=("stm32h743",),
+    )  # fmt: skip
+    plan = plan_run(settings)
+    drawn = [draw_episode(plan.domains[0], plan.setup.spec(found.name, index)).query for index in range(4)]
+    assert [len(query) for query in drawn] == [3] * 4
+    assert judged_pictures(plan, 1) == 3
+    assert 3 < judged_pictures(plan, 4) == len({int(p) for query in drawn for own in query for p in own}) <= 12
+    assert judged_pictures(plan, 200) == 18
 
 
 def test_copies_and_left_out_files_are_said(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from tinytrain_dist.reporting import formatting
 from tinytrain_dist.reporting.advice import Advice, Lifted, MethodContest
 from tinytrain_dist.reporting.advice_choice import Choice
+from tinytrain_dist.reporting.tighter_limits import limit_words
 
 
 def changes(advice: Advice) -> list[str]:
@@ -16,7 +19,7 @@ def changes(advice: Advice) -> list[str]:
     if second is None or best is None:
         text = "No other device certainly fits every task, so there is no runner-up on another one."
     else:
-        text = _runner_up(chosen, second, best, advice.question.tolerance_points)
+        text = _runner_up(advice, chosen, second, best)
     return [text, *found, *_methods(advice.methods, chosen.device)]
 
 
@@ -39,7 +42,7 @@ def _methods(found: MethodContest | None, device: str) -> list[str]:
     if found.blocked is not None:
         texts.append(
             f"{found.blocked} on {device} would be {found.blocked_points:.1f} points more accurate than advised, but "
-            f"does not certainly fit ({found.blocked_by})."
+            f"does not certainly fit every task ({found.blocked_by})."
         )
     return texts
 
@@ -48,26 +51,27 @@ def _energy(energy_mj: float | None) -> str:
     return "an unknown energy" if energy_mj is None else formatting.energy(energy_mj)
 
 
-def _runner_up(chosen: Choice, second: Choice, best: Choice, tolerance: float) -> str:
+def _runner_up(advice: Advice, chosen: Choice, second: Choice, best: Choice) -> str:
     name = f"{second.device} with {second.label}"
     text = f"Runner-up: {name}, {formatting.percent(second.accuracy_mean)} %, {cost_words(second)}."
     gap = 100 * (best.accuracy_mean - second.accuracy_mean)
-    if gap <= tolerance + 1e-9:
+    if gap <= advice.question.tolerance_points + 1e-9:
         text += _cheaper(chosen, second)
     else:
-        text += f" It is {gap:.1f} points below the best: it wins if it gains {gap - tolerance:.1f} points"
-        text += f", or with --tolerance {_rounded_up(gap)}" if _less(second, chosen) else ""
-        text += "."
-    return text + _tighter(chosen, second)
+        text += f" It is {gap:.1f} points below the best: {_gain(advice)}."
+    if advice.runner_up_limits:
+        ranges = " or ".join(f"{found.option} {limit_words(found)}" for found in advice.runner_up_limits)
+        text += f" It also wins under a limit it alone meets: {ranges}."
+    return text
 
 
-def _less(one: Choice, other: Choice) -> bool:
-    ours, theirs = one.energy_p50_mj, other.energy_p50_mj
-    return ours is not None and theirs is not None and ours < theirs
-
-
-def _rounded_up(points: float) -> str:
-    return f"{-(-points * 10 // 1) / 10:.1f}"
+def _gain(advice: Advice) -> str:
+    """Say what accuracy, or what tolerance, makes the rule take the runner-up."""
+    gain, tolerance = advice.runner_up_gain_points, advice.runner_up_tolerance_points
+    if gain is None:
+        return "no accuracy makes it win, since something within the tolerance would still take less"
+    text = f"it wins if it gains more than {math.ceil(10 * gain - 1e-4) / 10:.1f} points"
+    return text + ("" if tolerance is None else f", or with --tolerance {tolerance:.1f}")
 
 
 def _cheaper(chosen: Choice, second: Choice) -> str:
@@ -85,19 +89,6 @@ def _cheaper(chosen: Choice, second: Choice) -> str:
         "; the prices' intervals do not overlap." if apart
         else "; the prices' intervals overlap, so which of the two takes less is not certain."
     )  # fmt: skip
-
-
-def _tighter(chosen: Choice, second: Choice) -> str:
-    """Name the limits that only the runner-up would meet."""
-    found = []
-    for option, unit, scale, ours, theirs in (
-        ("--max-seconds", "s", 1e-3, chosen.latency_high_ms, second.latency_high_ms),
-        ("--max-joules", "J", 1e-3, chosen.energy_high_mj, second.energy_high_mj),
-        ("--max-ram", "KiB", 1 / 1024, chosen.peak_p50_bytes, second.peak_p50_bytes),
-    ):
-        if ours is not None and theirs is not None and theirs < 0.99 * ours:
-            found.append(f"{option} between {theirs * scale:.3g} and {ours * scale:.3g} {unit}")
-    return f" It also wins under a limit it alone meets: about {' or '.join(found)}." if found else ""
 
 
 def _without(lifted: Lifted, chosen: Choice | None) -> str:

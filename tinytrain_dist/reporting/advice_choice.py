@@ -21,7 +21,7 @@ _TAKEN = (
     "accuracy_high", "gain_points", "gain_low_points", "gain_high_points", "gain_p_holm", "latency_p50_ms",
     "latency_low_ms", "latency_high_ms", "latency_p95_ms", "latency_error_factor", "energy_p50_mj", "energy_low_mj",
     "energy_high_mj", "energy_p95_mj", "energy_error_factor", "peak_p50_bytes", "ram_bytes", "ram_margin_bytes",
-    "standing", "accuracy_numerics", "price_numerics", "numerics_differ",
+    "standing", "extrapolated", "extrapolated_share", "accuracy_numerics", "price_numerics", "numerics_differ",
 )  # fmt: skip
 
 
@@ -70,6 +70,8 @@ class Choice:
     ram_bytes: int | None
     ram_margin_bytes: int | None
     standing: str
+    extrapolated: str
+    extrapolated_share: float | None
     accuracy_numerics: str
     price_numerics: str
     numerics_differ: bool

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinytrain_dist.foundation.errors import ConfigError
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.comparison import ComparisonRow, method_rank
 
 TOLERANCE_POINTS = 1.0
@@ -69,20 +70,25 @@ def check_tolerance(tolerance_points: float) -> None:
         raise ConfigError(f"--tolerance: found {tolerance_points}; allowed: points of accuracy from 0 to 100")
 
 
-def admissible(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
-    """Return the lines of step 1; every one stands on the same tasks."""
-    on_devices = [row for row in rows if row.device is not None]
-    most = max((row.num_tasks for row in on_devices), default=0)
-    return [
-        row
-        for row in on_devices
-        if row.num_tasks == most and row.num_failed == 0 and row.fits_share == 1.0 and row.accuracy_mean is not None
-    ]
+def gain_to_win(rows: Sequence[ComparisonRow], row: ComparisonRow, *, tolerance_points: float) -> float | None:
+    """Return how many points of accuracy make ``row`` the advised one, all else as it is.
+
+    It must come within the tolerance of the best; where something cheaper is within it too, that must fall out, so it
+    has to lead that by more than the tolerance. None: no accuracy up to 100 % does it, or the row is not admissible.
+    """
+    others = [other for other in admissible(rows) if other is not row]
+    if row not in admissible(rows):
+        return None
+    tolerance, best = tolerance_points / 100, max((_accuracy(other) for other in others), default=0.0)
+    cheaper = max((_accuracy(other) for other in others if cost_order(other) < cost_order(row)), default=-1.0)
+    in_the_way = cheaper >= best - tolerance - _ROUNDING
+    needed = cheaper + tolerance + 2 * _ROUNDING if in_the_way else best - tolerance
+    return None if needed > 1 else max(0.0, 100 * (needed - _accuracy(row)))
 
 
 def cost_order(row: ComparisonRow) -> tuple[Any, ...]:
     """Return the sort key of step 4."""
-    costs = (row.energy_p50_mj, row.latency_p50_ms, row.ram_bytes)
+    costs = (row.energy_p50_mj, row.latency_p50_ms, row.device_ram_bytes)
     return (*((cost is None, cost or 0) for cost in costs), row.device, method_rank(row.method), row.variant)
 
 

@@ -24,7 +24,11 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSizes:
-    """The tasks to draw. ``num_classes`` can be used of ``num_found``; ``way`` of them stand in each task."""
+    """The tasks to draw. ``num_classes`` can be used of ``num_found``; ``way`` of them stand in each task.
+
+    ``smallest_usable``: pictures a class must have to be used; ``shot_given``: the user fixed ``shot``; ``judged``: the
+    different pictures that are queries in the tasks drawn (None: not counted).
+    """
 
     way: int
     shot: int
@@ -34,11 +38,16 @@ class TaskSizes:
     num_found: int
     num_pictures: int
     smallest_class: int
+    smallest_usable: int = 2
+    shot_given: bool = False
+    judged: int | None = None
 
     @property
     def num_judged(self) -> int:
-        """Return how many different pictures can be queries at most."""
-        return min(self.num_pictures, self.num_tasks * self.way * self.query)
+        """Return how many different pictures are queries; where they are not counted, how many can be at most."""
+        return (
+            self.judged if self.judged is not None else min(self.num_pictures, self.num_tasks * self.way * self.query)
+        )
 
 
 def size_tasks(
@@ -72,7 +81,7 @@ def size_tasks(
     usable = [size for size in class_sizes if size > wanted]
     if len(usable) < 2:
         raise DataError(_too_few(class_sizes, wanted))
-    smallest = min(usable)
+    smallest, shot_given = min(usable), shot is not None
     shot = max(1, min(MAX_SHOT, smallest // 2)) if shot is None else shot
     way = min(MAX_WAY, len(usable))
     work = CORE_SECONDS_PER_MAC * 2 * way * shot * iterations * forward_macs
@@ -86,15 +95,18 @@ def size_tasks(
         num_found=len(class_sizes),
         num_pictures=sum(usable),
         smallest_class=smallest,
+        smallest_usable=wanted + 1,
+        shot_given=shot_given,
     )
 
 
 def _too_few(class_sizes: Sequence[int], shot: int) -> str:
     usable = sum(size > shot for size in class_sizes)
+    more = "" if shot >= MAX_SHOT else f"{2 * MAX_SHOT} pictures in each class for {MAX_SHOT} to learn from, and "
     return (
         f"{len(class_sizes)} {'class' if len(class_sizes) == 1 else 'classes'} with {sum(class_sizes)} pictures, "
         f"{usable} of them with the {shot + 1} pictures that {shot} to learn from and 1 to be judged on take; needed: "
-        f"two such classes for any statement, {2 * MAX_SHOT} pictures in each class for {MAX_SHOT} to learn from, and "
+        f"two such classes for any statement, {more}"
         f"about {pictures_for(0.05)} pictures in all for an accuracy that holds within 5 points for new pictures"
     )
 
@@ -105,13 +117,15 @@ def needs(sizes: TaskSizes) -> list[str]:
     if sizes.num_classes < sizes.num_found:
         found.append(
             f"{sizes.num_found - sizes.num_classes} of {sizes.num_found} classes are left out: a class needs "
-            f"{sizes.shot + 1} pictures, {sizes.shot} to learn from and 1 to be judged on."
+            f"{sizes.smallest_usable} pictures, {sizes.smallest_usable - 1} to learn from and 1 to be judged on."
         )
     if sizes.way < sizes.num_classes:
         found.append(
             f"Each task holds {sizes.way} of the {sizes.num_classes} classes; telling all apart at once is harder."
         )
-    if sizes.shot < MAX_SHOT:
+    if sizes.shot < MAX_SHOT and sizes.shot_given:
+        found.append(f"Learning from {sizes.shot} per class, as --shot asks; without it up to {MAX_SHOT}.")
+    elif sizes.shot < MAX_SHOT:
         found.append(
             f"Learning from {sizes.shot} per class, since the smallest class has {sizes.smallest_class} pictures; "
             f"{2 * MAX_SHOT} in every class allow {MAX_SHOT} (a fixed number: --shot)."

@@ -12,7 +12,9 @@ from tinytrain_dist.reporting import formatting
 from tinytrain_dist.reporting.advice import Advice, DeviceLine
 from tinytrain_dist.reporting.advice_change import changes, cost_words
 from tinytrain_dist.reporting.advice_choice import Choice
-from tinytrain_dist.reporting.advice_sizing import needs, pictures_for, tasks_for
+from tinytrain_dist.reporting.advice_sizing import TaskSizes, needs, pictures_for, tasks_for
+from tinytrain_dist.reporting.comparison_row import EXTRAPOLATED
+from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.rendering import paragraphs, plain_text, text_table
 
 _COLUMNS = ("device", "method", "accuracy %", "below best, pts", "time", "energy", "peak memory", "standing", "why")
@@ -42,7 +44,8 @@ def answer(advice: Advice) -> list[str]:
     if chosen is None or best is None:
         reasons = "; ".join(f"{line.device}: {line.why}" for line in advice.devices)
         return [f"No device certainly fits every task within the limits. {reasons}."]
-    found = [_take(chosen), _budget(chosen), _why(chosen, best, advice.question.tolerance_points)]
+    limits = advice.question.limits
+    found = [_take(chosen, limits), _budget(chosen, limits), _why(chosen, best, advice.question.tolerance_points)]
     found += [_gain(chosen)] if chosen.method != "none" else []
     if advice.smallest not in (None, chosen.device):
         found.append(f"Within the same tolerance, the device with the least memory is {advice.smallest}.")
@@ -52,32 +55,37 @@ def answer(advice: Advice) -> list[str]:
     return found
 
 
-def _take(chosen: Choice) -> str:
+def _take(chosen: Choice, limits: Limits) -> str:
     span = _span(chosen.accuracy_low, chosen.accuracy_high)
+    ram = "RAM" if limits.max_ram_bytes is None or chosen.ram_bytes != limits.max_ram_bytes else "RAM allowed"
     return (
         f"Take {chosen.device} with {chosen.label}: accuracy {formatting.percent(chosen.accuracy_mean)} %{span}; one "
         f"adaptation takes {cost_words(chosen)} and {formatting.memory(chosen.peak_p50_bytes)} of the "
-        f"{formatting.memory(chosen.ram_bytes)} RAM."
+        f"{formatting.memory(chosen.ram_bytes)} {ram}."
     )
 
 
-def _budget(chosen: Choice) -> str:
+def _budget(chosen: Choice, limits: Limits) -> str:
     size = f"{chosen.iterations} iterations over {chosen.support_size:.0f} pictures"
     if not chosen.iterations:
         return "Method: the network stays as it is; the pictures only make the classes' prototypes."
     updated = f"{chosen.updated_weights:,.0f} weights in {chosen.updated_layers:.0f} layers"
     if chosen.budget_memory_bytes is None or chosen.budget_backward_macs is None:
         return f"Method and budget: {chosen.method} updates {updated}, {size}; it has no budget to keep to."
+    cap = limits.max_ram_bytes  # a plan chosen within more that fits less is what is chosen within less
+    memory = chosen.budget_memory_bytes if cap is None else min(cap, chosen.budget_memory_bytes)
     return (
         f"Method and budget: {chosen.method} chooses for each task what to update, within "
-        f"{formatting.memory(chosen.budget_memory_bytes)} and {chosen.budget_backward_macs / 1e6:.2f} million backward "
+        f"{formatting.memory(memory)} and {chosen.budget_backward_macs / 1e6:.2f} million backward "
         f"MACs a picture (median: {updated}); {size}."
     )
 
 
 def _why(chosen: Choice, best: Choice, tolerance: float) -> str:
     if (chosen.device, chosen.method, chosen.variant) == (best.device, best.method, best.variant):
-        return f"Why: nothing that fits is more accurate, and nothing within {_points(tolerance)} takes less energy."
+        spent = "takes less time, and no energy there is known" if chosen.energy_p50_mj is None else "takes less energy"
+        less = "nothing" if chosen.energy_p50_mj is None else "nothing of known energy"
+        return f"Why: nothing that fits is more accurate, and {less} within {_points(tolerance)} {spent}."
     other = f"{best.label} on {best.device}"
     if abs(chosen.loss_points) < 5e-4:
         return f"Why: as accurate as {other}, at {cost_words(chosen)} instead of {cost_words(best)}."
@@ -105,16 +113,16 @@ def certainty(advice: Advice) -> list[str]:
         f"{sizes.way} classes each, {sizes.shot} pictures per class to learn from and {sizes.query} others to judge."
     ]
     if chosen is not None:
-        found += [*_accuracy(chosen, sizes.num_pictures), *_prices(chosen)]
+        found += [*_accuracy(chosen, sizes), *_prices(chosen)]
     return found + needs(sizes)
 
 
-def _accuracy(chosen: Choice, num_pictures: int) -> list[str]:
+def _accuracy(chosen: Choice, sizes: TaskSizes) -> list[str]:
     low, high = chosen.accuracy_low, chosen.accuracy_high
     near, far = chosen.new_pictures_low, chosen.new_pictures_high
     wider = (
         f"For new pictures of these classes, taken alike, expect {formatting.percent(near)} to "
-        f"{formatting.percent(far)} % (95 %, as if each picture had been judged once)"
+        f"{formatting.percent(far)} % (95 %, as if each of the {sizes.num_judged} pictures judged had been judged once)"
     )
     half = (far - near) / 2
     wider += f"; an interval half as wide takes about {pictures_for(half / 2, chosen.accuracy_mean):,} pictures." if (
@@ -124,7 +132,7 @@ def _accuracy(chosen: Choice, num_pictures: int) -> list[str]:
         return ["The accuracy rests on a single task: no interval.", wider]
     text = (
         f"Accuracy: ±{50 * (high - low):.1f} points (95 %, Student's t over tasks). The tasks share these "
-        f"{num_pictures} pictures: the interval covers which of them a task learns from and is judged on, and nothing "
+        f"{sizes.num_pictures} pictures: the interval covers which of them a task learns from and is judged on, and nothing "
         "beyond these pictures."
     )
     if high - low > 0.02:
@@ -135,12 +143,13 @@ def _accuracy(chosen: Choice, num_pictures: int) -> list[str]:
 
 def _prices(chosen: Choice) -> list[str]:
     rest = {
-        "estimate": "estimates: no measurement of this device stands behind them",
+        "estimate": "estimates: no measurement of training on this device stands behind them",
         "anchored": "anchored to a published figure of this device",
         "fitted": "fitted to published measurements of this device",
         "calibrated": "calibrated on measurements of this device",
     }
-    standing = rest.get(chosen.standing, chosen.standing)
+    word = chosen.standing.removesuffix(f", {EXTRAPOLATED}")
+    standing = rest.get(word, word)
     known = [
         f"{name} {show(low)} to {show(high)} (a factor of {factor:.2g})"
         for name, show, low, high, factor in (
@@ -150,6 +159,12 @@ def _prices(chosen: Choice) -> list[str]:
         if factor is not None
     ]
     text = f"Time and energy are {standing}; 90 % intervals: {', '.join(known) or 'unknown'}."
+    if chosen.extrapolated:
+        share = 100 * (chosen.extrapolated_share or 0.0)
+        text += (
+            f" Extrapolated: {chosen.extrapolated} of {share:.0f} % of the tasks lie outside what was measured on this "
+            "device; the intervals are widened with the distance."
+        )
     if chosen.energy_p50_mj is None:
         text += " The power of this device is unknown, so its energy is."
     margin = formatting.memory(chosen.ram_margin_bytes)

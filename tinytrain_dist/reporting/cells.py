@@ -9,6 +9,7 @@ from tinytrain_dist.reporting.views import BASELINE
 
 ACCURACY_COLUMNS = ("method", "tasks", "fits %", "accuracy %", "where fits % (n)", "gain, pts")
 COST_COLUMNS = ("latency p50/p95/p99", "energy p50/p95/p99", "peak p50/p95/p99", "standing")
+BASIS_COLUMNS = ("accuracy in / priced in", "batch")
 LAST_COLUMNS = ("failed %",)
 DOMAIN_COLUMNS = ("p (Holm)", "mean of domains %", "its gain, pts")
 FIT_COLUMNS = ("RAM/flash/time/energy %", "decided by", "selection %")
@@ -16,7 +17,8 @@ FIT_COLUMNS = ("RAM/flash/time/energy %", "decided by", "selection %")
 EXPLANATION = (
     "Accuracy: mean over tasks ± half of the 95 % interval; rows that failed are counted, never averaged in. "
     "'where fits' leaves out tasks whose plan is infeasible or does not fit (their accuracy stays as before). "
-    "'fits %' (+n?): another n % lie inside the memory counter's own error, neither counted as fitting nor as not. "
+    "'fits %' is of the rows that finished; (n failed): whether those would fit is not known. "
+    "(+n?): another n % lie inside the memory counter's own error, neither counted as fitting nor as not. "
     "Gain: absolute percentage points over 'none', paired on the same tasks. "
     f"p95 is shown from {MIN_TASKS_P95} tasks on, p99 from {MIN_TASKS_P99} (n too small otherwise); "
     "costs cover tasks that have a plan."
@@ -87,6 +89,20 @@ def cost_cells(row: ComparisonRow) -> list[str]:
     ]
 
 
+def basis_cells(row: ComparisonRow) -> list[str]:
+    """Return the cells under ``BASIS_COLUMNS``."""
+    prices = row.price_numerics if row.backbone is not None else ""
+    return [f"{row.accuracy_numerics or formatting.UNKNOWN} / {prices or formatting.UNKNOWN}",
+            row.batch or formatting.UNKNOWN]  # fmt: skip
+
+
+def basis(row: ComparisonRow) -> str:
+    """Return the same in words, for what is shown beside a mark of a chart; empty where nothing is priced."""
+    if row.backbone is None or not row.batch:
+        return ""
+    return f"accuracy in {row.accuracy_numerics}, priced in {row.price_numerics}, batch {row.batch}"
+
+
 def last_cells(row: ComparisonRow) -> list[str]:
     """Return the cells under ``LAST_COLUMNS``."""
     return [formatting.percent(row.failed_share)]
@@ -104,9 +120,11 @@ def versus_cells(row: ComparisonRow) -> list[str]:
 
 
 def fits_cell(row: ComparisonRow) -> str:
-    """Return the per cent that fit, and those whose fit is uncertain."""
+    """Return the per cent of the finished rows that fit, those whose fit is uncertain, and the rows that failed."""
     certain = formatting.percent(row.fits_share, digits=0)
-    return certain + (f" (+{formatting.percent(row.uncertain_share, digits=0)}?)" if row.uncertain_share else "")
+    words = [f"+{formatting.percent(row.uncertain_share, digits=0)}?"] if row.uncertain_share else []
+    words += [f"{row.num_failed} failed"] if row.num_failed and row.backbone is not None else []
+    return certain + (f" ({', '.join(words)})" if words else "")
 
 
 def margin(row: ComparisonRow) -> str:

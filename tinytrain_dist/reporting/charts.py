@@ -17,7 +17,7 @@ class Chart:
 _FRONT = (
     "Up and left is better. Colour: on the front, no other shown choice that fits is as accurate and as cheap. "
     "Grey: another one is at least as good in both. Ring: the knee, farthest above the line between the front's ends. "
-    "Hollow: does not fit its device on every task. Bars: 95 % interval over tasks{}."
+    "Hollow: a task failed or does not certainly fit its device. Bars: 95 % interval over tasks{}."
 )
 _ENDS = "; horizontally the price model's own interval"
 _PHASES = (
@@ -29,7 +29,7 @@ CHARTS = (
     Chart(
         name="devices",
         section="devices",
-        caption="Mean over tasks with its 95 % interval. Hollow: does not fit the device on every task.",
+        caption="Mean over tasks with its 95 % interval. Hollow: a task failed or does not certainly fit the device.",
     ),
     Chart(name="front-energy", section="fronts", caption=_FRONT.format(_ENDS)),
     Chart(name="front-time", section="fronts", caption=_FRONT.format(_ENDS)),

@@ -13,7 +13,7 @@ from typing import Any
 
 from tinytrain_dist.reporting import comparison_query as query
 from tinytrain_dist.reporting.comparison_query import ADAPTATION, JOINT
-from tinytrain_dist.reporting.comparison_row import ComparisonRow, cost_fields, limiting
+from tinytrain_dist.reporting.comparison_row import ComparisonRow, cost_fields, limiting, range_fields
 from tinytrain_dist.reporting.exact_sums import moments_of
 from tinytrain_dist.reporting.intervals import (
     Estimate,
@@ -75,7 +75,7 @@ def comparison_table(
     return sorted(_corrected(rows), key=display_order)
 
 
-def joined(rows: Iterable[ComparisonRow], name: str) -> str:
+def joined(rows: Iterable[object], name: str) -> str:
     """Return the distinct words that stand in the field ``name`` of these rows, such as ``fp32+int8``."""
     words = {word for row in rows for word in getattr(row, name).split(JOINT) if word}
     return JOINT.join(sorted(words))
@@ -148,7 +148,8 @@ def _row(
         gain_p_value=None if found["method"] == BASELINE else p,
         interval=kind,
         **cost_fields(found if by_device else None),
-        **{name: found[name] for name in ("accuracy_numerics", "price_numerics", "batch", "fit_counter", "standing")},
+        **range_fields(found),
+        **{name: found[name] for name in ("accuracy_numerics", "price_numerics", "batch", "fit_counter")},
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ _USED = (
     "task_id", "ok", "planned", "accuracy_after", "gain_points", "plan_status", "fits", "batch", "fit_counter",
     "standing", "accuracy_numerics", "price_numerics", "peak_bytes", "peak_low_bytes", "peak_high_bytes",
     "ram_margin_bytes", "flash_margin_bytes", "selection_ms", "latency_ms", "latency_low_ms", "latency_high_ms",
-    "energy_mj", "energy_low_mj", "energy_high_mj",
+    "energy_mj", "energy_low_mj", "energy_high_mj", "extrapolated",
 )  # fmt: skip
 """Columns of ``paired`` the table is made of: ``planner_rows`` lies in memory, and a row has three times as many."""
 
@@ -125,12 +125,18 @@ def lines_sql(places: Sequence[str]) -> str:
             {_median("selection_ms / nullif(latency_ms, 0)")} AS selection_share,
             {_median("latency_high_ms / nullif(latency_ms, 0)")} AS latency_error_factor,
             {_median("energy_high_mj / nullif(energy_mj, 0)")} AS energy_error_factor,
-            max(ram_bytes) AS ram_bytes, {margins}, {words},
+            count(*) FILTER (WHERE planned AND extrapolated <> '') AS num_extrapolated,
+            count(extrapolated) FILTER (WHERE planned) AS num_judged_range,
+            max(latency_high_ms) FILTER (WHERE planned) AS latency_worst_ms,
+            max(energy_high_mj) FILTER (WHERE planned) AS energy_worst_mj,
+            max(ram_bytes) AS ram_bytes, max(ram_margin_bytes + peak_bytes) AS device_ram_bytes, {margins}, {words},
             min(flash_margin_bytes) FILTER (WHERE planned) AS flash_margin
         FROM planner_rows GROUP BY ALL
     ), said AS (
-        SELECT {_comma(group)}, {", ".join(f"{words_sql(f'{name}::VARCHAR')} AS {name}" for name in _WORDS)}
-        FROM (SELECT DISTINCT {_comma(group)}, ok, {_comma(_WORDS)} FROM planner_rows) GROUP BY ALL
+        SELECT {_comma(group)}, {", ".join(f"{words_sql(f'{name}::VARCHAR')} AS {name}" for name in _WORDS)},
+            {words_sql("extrapolated")} AS extrapolated
+        FROM (SELECT DISTINCT {_comma(group)}, ok, {_comma(_WORDS)},
+            CASE WHEN planned THEN nullif(extrapolated, '') END AS extrapolated FROM planner_rows) GROUP BY ALL
     )
     SELECT lines.*, prices.* EXCLUDE ({_comma(group)}), said.* EXCLUDE ({_comma(group)})
     FROM lines JOIN prices ON {_same("lines", "prices", group)} JOIN said ON {_same("lines", "said", group)}

@@ -6,8 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tinytrain_dist.reporting.comparison_query import RESOURCES, SHARES, TIMED, known_quantile
+from tinytrain_dist.reporting.comparison_query import JOINT, RESOURCES, SHARES, TIMED, known_quantile
 from tinytrain_dist.reporting.intervals import IntervalKind
+
+EXTRAPOLATED = "extrapolated"
+"""Stands in a standing where a total of a task lies outside what was measured on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +22,18 @@ class ComparisonRow:
     whose plan fits the device. ``interval`` says which 95 % interval stands around them. ``gain_p_value`` is a paired
     t test against no gain, ``gain_p_holm`` the same corrected over the adaptations at one place.
 
-    ``fits_share``, ``uncertain_share`` and ``num_infeasible`` count task and device pairs; a pair whose fit is
+    ``fits_share``, ``uncertain_share`` and ``num_infeasible`` count finished task and device pairs; a pair whose fit is
     uncertain is in neither ``fits_share`` nor ``accuracy_where_fits_*``. ``fits_ram_share`` and the like are over the
     rows with a plan, one resource each (time and energy only under a limit); ``limiting`` is the resource that
     decides, and the margins are the smallest over the tasks (negative: missing).
 
     Costs (only by device) cover the finished tasks that have a plan; a p95 needs 59 of them, a p99 299.
     ``latency_low_ms`` and the like are medians of the ends of the price model's own interval,
-    ``latency_error_factor`` the median of upper end over estimate. ``versus_*``: this line minus the same adaptation
-    in run ``versus_run``, in points, paired on the same tasks.
+    ``latency_error_factor`` the median of upper end over estimate, ``latency_worst_ms`` the largest upper end of a
+    task: what a limit is held against (None where no task has a price). ``extrapolated_share``: the part of the tasks
+    with a plan for which a total lies outside what was measured on the device (None: the run does not say),
+    ``extrapolated`` the names of those totals; ``standing`` then says so too. ``versus_*``: this line minus the same
+    adaptation in run ``versus_run``, in points, paired on the same tasks.
     """
 
     device: str | None
@@ -81,6 +87,7 @@ class ComparisonRow:
     latency_low_ms: float | None
     latency_high_ms: float | None
     latency_error_factor: float | None
+    latency_worst_ms: float | None
     num_energy_priced: int
     energy_p50_mj: float | None
     energy_p95_mj: float | None
@@ -88,10 +95,12 @@ class ComparisonRow:
     energy_low_mj: float | None
     energy_high_mj: float | None
     energy_error_factor: float | None
+    energy_worst_mj: float | None
     peak_p50_bytes: float | None
     peak_p95_bytes: float | None
     peak_p99_bytes: float | None
     ram_bytes: int | None
+    device_ram_bytes: int | None
     ram_margin_bytes: int | None
     flash_margin_bytes: float | None
     time_margin_ms: float | None
@@ -100,6 +109,8 @@ class ComparisonRow:
     batch: str
     fit_counter: str
     standing: str
+    extrapolated: str
+    extrapolated_share: float | None
     accuracy_numerics: str
     price_numerics: str
     run: str | None = None
@@ -120,10 +131,23 @@ class ComparisonRow:
         return dataclasses.asdict(self)
 
 
+def range_fields(found: dict[str, Any]) -> dict[str, Any]:
+    """Return ``standing``, marked where a price leaves the measured range, and what is outside it."""
+    names = sorted({name for words in found["extrapolated"].split(JOINT) for name in words.split(", ") if name})
+    judged = found["num_judged_range"]
+    return {
+        "standing": found["standing"] + (f", {EXTRAPOLATED}" if names else ""),
+        "extrapolated": ", ".join(names),
+        "extrapolated_share": found["num_extrapolated"] / judged if judged else None,
+    }
+
+
 _PLAIN = {
-    "ram_bytes": "ram_bytes", "ram_margin_bytes": "ram_margin", "flash_margin_bytes": "flash_margin",
+    "ram_bytes": "ram_bytes", "device_ram_bytes": "device_ram_bytes", "ram_margin_bytes": "ram_margin",
+    "flash_margin_bytes": "flash_margin",
     "time_margin_ms": "time_margin", "energy_margin_mj": "energy_margin", "selection_share": "selection_share",
     "latency_error_factor": "latency_error_factor", "energy_error_factor": "energy_error_factor",
+    "latency_worst_ms": "latency_worst_ms", "energy_worst_mj": "energy_worst_mj",
 }  # fmt: skip
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.foundation.errors import DataError, ProfileError, nearest
-from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow
+from tinytrain_dist.reporting.admissible import admissible, why_not
+from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow, joined
+from tinytrain_dist.reporting.comparison_row import EXTRAPOLATED
 from tinytrain_dist.reporting.fleet_mix import Part
 from tinytrain_dist.reporting.queueing import backlog
 from tinytrain_dist.reporting.runs import RunResults
@@ -50,6 +52,11 @@ class FleetRow:
     backlog_low_ms: float | None
     backlog_high_ms: float | None
     standing: str
+    extrapolated: str
+    extrapolated_share: float | None
+    accuracy_numerics: str
+    price_numerics: str
+    batch: str
     numerics_differ: bool
 
 
@@ -69,13 +76,15 @@ def fleet(run: RunResults, rows: Sequence[ComparisonRow], mix: Sequence[Part], d
     DataError
         The mix names a device or method the run has no rows of.
     """
-    found = [_part(run, _line(rows, part), part, dirs) for part in mix]
+    lines = [_line(rows, part) for part in mix]
+    found = [_part(run, line, part, dirs) for line, part in zip(lines, mix, strict=True)]
     notes = [f"NOTE: {r.device}: power between adaptations is unknown and not counted; give column idle_w."
              for r in found if r.idle_included is False and r.energy_wh_per_day is not None]  # fmt: skip
     notes += [f"NOTE: {r.device}: power is unknown: no energy." for r in found if r.energy_wh_per_day is None]
     notes += [f"NOTE: {r.device} falls behind for ever: busy {100 * (r.utilisation or 0):.0f} % of the time."
               for r in found if r.utilisation is not None and r.utilisation >= 1]  # fmt: skip
-    notes += [f"NOTE: {r.device}: {r.method} does not certainly fit every task." for r in found if r.fits_share != 1.0]
+    notes += [f"NOTE: {part.device}: {line.method} does not certainly fit every task ({why_not(line, rows)})."
+              for line, part in zip(lines, mix, strict=True) if why_not(line, rows)]  # fmt: skip
     return Fleet(rows=[*found, _total(found)], notes=[*dict.fromkeys(notes), INTERVAL_NOTE])
 
 
@@ -86,7 +95,7 @@ def _line(rows: Sequence[ComparisonRow], part: Part) -> ComparisonRow:
         known = sorted({str(row.device) for row in rows if row.device})
         raise DataError(f"{where}: device {part.device!r} is not in the run; {nearest(part.device, known)}")
     if part.method is None:
-        fitting = [row for row in here if row.fits_share == 1.0 and row.accuracy_mean is not None]
+        fitting = [row for row in admissible(rows) if row in here]
         if not fitting:
             raise DataError(f"{where}: no method certainly fits {part.device!r}; name one in column 'method'")
         return max(fitting, key=lambda row: (row.accuracy_mean or 0.0, -(row.latency_p50_ms or 0.0)))
@@ -123,7 +132,9 @@ def _part(run: RunResults, row: ComparisonRow, part: Part, dirs: Sequence[str]) 
         idle_included=idle is not None, battery_wh=part.battery_wh,
         battery_days=lives[0], battery_low_days=lives[2], battery_high_days=lives[1],
         utilisation=queues[0].utilisation, backlog_p99_ms=queues[0].p99_ms, backlog_low_ms=queues[1].p99_ms,
-        backlog_high_ms=queues[2].p99_ms, standing=row.standing, numerics_differ=row.numerics_differ,
+        backlog_high_ms=queues[2].p99_ms, standing=row.standing, extrapolated=row.extrapolated,
+        extrapolated_share=row.extrapolated_share, accuracy_numerics=row.accuracy_numerics,
+        price_numerics=row.price_numerics, batch=row.batch, numerics_differ=row.numerics_differ,
     )  # fmt: skip
 
 
@@ -163,6 +174,7 @@ def _total(rows: list[FleetRow]) -> FleetRow:
         values = [getattr(row, name) for row in rows]
         return None if any(value is None for value in values) else float(sum(values))
 
+    outside = sorted({name for row in rows for name in row.extrapolated.split(", ") if name})
     return FleetRow(
         device="TOTAL", count=sum(row.count for row in rows), method=None, variant=None, accuracy_mean=None,
         fits_share=None,
@@ -171,6 +183,9 @@ def _total(rows: list[FleetRow]) -> FleetRow:
         energy_high_wh_per_day=summed("energy_high_wh_per_day"), idle_included=None, battery_wh=None,
         battery_days=None, battery_low_days=None, battery_high_days=None, utilisation=None, backlog_p99_ms=None,
         backlog_low_ms=None, backlog_high_ms=None,
-        standing="+".join(sorted({word for row in rows for word in row.standing.split("+") if word})),
+        standing="+".join(sorted({word for row in rows for word in row.standing.split(", ")[0].split("+") if word}))
+        + (f", {EXTRAPOLATED}" if outside else ""),
+        extrapolated=", ".join(outside), extrapolated_share=None,
+        **{name: joined(rows, name) for name in ("accuracy_numerics", "price_numerics", "batch")},
         numerics_differ=any(row.numerics_differ for row in rows),
     )  # fmt: skip

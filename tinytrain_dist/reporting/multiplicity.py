@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+ALPHA = 0.05
+"""Differences with a corrected p below it are called distinguishable."""
+
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Return the p values adjusted by Holm's step-down rule (Scandinavian Journal of Statistics, 1979).

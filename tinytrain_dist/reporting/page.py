@@ -18,7 +18,7 @@ from tinytrain_dist.foundation.redaction import redact_text
 from tinytrain_dist.reporting import cells
 from tinytrain_dist.reporting.charts import SECTIONS, charts_of
 from tinytrain_dist.reporting.headlines import headlines
-from tinytrain_dist.reporting.notices import notices
+from tinytrain_dist.reporting.notices import notices, numerics_notice
 from tinytrain_dist.reporting.page_data import ALL, PageData
 from tinytrain_dist.reporting.runs import RunResults
 
@@ -55,6 +55,7 @@ def render_page(run: RunResults, *, notes: Sequence[str] = ()) -> str:
         "status": str(run.record.get("status", "unknown")),
         "headlines": [redact_text(text) for text in headlines(run, data.by_device, data.by_method)],
         "notices": [redact_text(text) for text in [*notes, *notices(data.by_device)]],
+        "apart": redact_text(numerics_notice(data.by_device) or ""),
         "explanation": cells.EXPLANATION,
         "provenance": provenance(run),
         "sections": SECTIONS,

@@ -6,6 +6,7 @@ pooled) or every device (each task averaged over its devices), ``NO_DEVICE`` for
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any
 
 from tinytrain_dist.foundation.redaction import redact_text
 from tinytrain_dist.reporting import cells
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.distributions import NUM_BINS, device_histograms, histograms
 from tinytrain_dist.reporting.failures import troubles
@@ -20,6 +22,7 @@ from tinytrain_dist.reporting.formatting import one_line
 from tinytrain_dist.reporting.intervals import Estimate
 from tinytrain_dist.reporting.labels import AdaptationKey, adaptation_key, adaptation_labels
 from tinytrain_dist.reporting.learning_curves import learning_curves
+from tinytrain_dist.reporting.multiplicity import ALPHA
 from tinytrain_dist.reporting.palette import styles
 from tinytrain_dist.reporting.phases import breakdowns
 from tinytrain_dist.reporting.plan_pictures import layer_names, plan_pictures
@@ -77,7 +80,12 @@ class PageData:
             "domains": [_name(name) for name in self.domains],
             "devices": [_name(name) for name in self.devices],
             "methods": self._methods(),
-            "columns": [*cells.ACCURACY_COLUMNS[1:], *cells.COST_COLUMNS, *cells.LAST_COLUMNS],
+            "columns": [
+                *cells.ACCURACY_COLUMNS[1:],
+                *cells.COST_COLUMNS,
+                *cells.BASIS_COLUMNS,
+                *cells.LAST_COLUMNS,
+            ],
             "cells": list(self._cells()),
             "bins": NUM_BINS,
             "spread": list(self._spread()),
@@ -115,23 +123,31 @@ class PageData:
             yield from self._table(*(comparison_table(self.run, by=by) for by in ("device,domain", "domain")))
 
     def _table(self, by_device: Sequence[ComparisonRow], averaged: Sequence[ComparisonRow]) -> Iterator[Json]:
+        by_domain: dict[str | None, list[ComparisonRow]] = defaultdict(list)
         for row in by_device:
-            yield self._place(row.domain, row.device, adaptation_key(row)) | self._figures(row)
+            by_domain[row.domain].append(row)
+        sure = {id(row) for rows in by_domain.values() for row in admissible(rows)}
+        for row in by_device:
+            place = self._place(row.domain, row.device, adaptation_key(row))
+            yield place | self._figures(row) | {"sure": id(row) in sure}
         for row in averaged if len(self.devices) > 1 else ():
             if row.backbone is not None:  # the others are there already: they know no device
                 yield self._place(row.domain, None, adaptation_key(row), averaged=True) | self._figures(row)
 
     def _figures(self, row: ComparisonRow) -> Json:
         label = self.labels[adaptation_key(row)]
-        printed = [*cells.accuracy_cells(row, label)[1:], *cells.cost_cells(row), *cells.last_cells(row)]
+        basis = cells.basis_cells(row)
+        printed = [*cells.accuracy_cells(row, label)[1:], *cells.cost_cells(row), *basis, *cells.last_cells(row)]
         return {
             "n": row.num_tasks, "rows": row.num_rows, "failed": row.num_failed, "infeasible": row.num_infeasible,
             "fits": short(row.fits_share), "unsure": short(row.uncertain_share),
             "acc": _percent(row.accuracy_mean, row.accuracy_low, row.accuracy_high),
             "gain": _shorts(row.gain_points, row.gain_low_points, row.gain_high_points),
+            "told": row.gain_p_holm is not None and row.gain_p_holm < ALPHA,
             "time": _scaled(1e-3, row.latency_p50_ms, row.latency_low_ms, row.latency_high_ms),
             "energy": _scaled(1e-3, row.energy_p50_mj, row.energy_low_mj, row.energy_high_mj),
             "memory": _scaled(2**-10, row.peak_p50_bytes, None, None),
+            "standing": row.standing, "basis": cells.basis(row),
             "text": printed,
         }  # fmt: skip
 

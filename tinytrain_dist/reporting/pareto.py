@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.comparison import ComparisonRow
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
 
 Cost = Literal["energy", "latency", "memory"]
 COSTS: dict[str, str] = {"energy": "energy_p50_mj", "latency": "latency_p50_ms", "memory": "peak_p50_bytes"}
 """Name of a cost -> the field of a line that holds its median per task."""
+ENDS: dict[str, tuple[str, ...]] = {
+    "energy": ("energy_low_mj", "energy_high_mj"), "latency": ("latency_low_ms", "latency_high_ms"), "memory": (),
+}  # fmt: skip
+"""Name of a cost -> the fields with the ends of the price model's interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,12 @@ class Choice:
     device: str
     label: str
     accuracy_mean: float
+    accuracy_low: float | None
+    accuracy_high: float | None
     value: float
+    value_low: float | None
+    value_high: float | None
+    standing: str
     on_front: bool
     knee: bool
     dominated_by: str | None
@@ -37,9 +47,9 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, the cost under its own name and unit."""
-        fields = {**self.__dict__, COSTS[self.cost]: self.value}
-        del fields["value"]
-        return fields
+        own = {"value": COSTS[self.cost], **dict(zip(("value_low", "value_high"), ENDS[self.cost], strict=False))}
+        fields = {own.get(name, name): value for name, value in self.__dict__.items()}
+        return {name: value for name, value in fields.items() if name not in ("value_low", "value_high")}
 
 
 def check_costs(names: Iterable[str]) -> list[str]:
@@ -53,7 +63,7 @@ def check_costs(names: Iterable[str]) -> list[str]:
 
 
 def choices(rows: Sequence[ComparisonRow], cost: str, *, device: str | None = None) -> list[Choice]:
-    """Return the choices that certainly fit on every task, cheapest first, over all devices or on one.
+    """Return the choices that finished and certainly fit every task, cheapest first, over all devices or on one.
 
     Parameters
     ----------
@@ -62,10 +72,8 @@ def choices(rows: Sequence[ComparisonRow], cost: str, *, device: str | None = No
     """
     labels = adaptation_labels(rows)
     fitting = [
-        row for row in rows
-        if row.device is not None and row.fits_share == 1.0 and device in (None, row.device)
-        and row.accuracy_mean is not None and getattr(row, COSTS[cost]) is not None
-    ]  # fmt: skip
+        row for row in admissible(rows) if device in (None, row.device) and getattr(row, COSTS[cost]) is not None
+    ]
     points = [(float(getattr(row, COSTS[cost])), row.accuracy_mean or 0.0) for row in fitting]
     front, beaten = non_dominated(points)
     best = knee([points[place] for place in front])
@@ -74,12 +82,18 @@ def choices(rows: Sequence[ComparisonRow], cost: str, *, device: str | None = No
     found = [
         Choice(
             cost=cost, device=str(row.device), label=labels[adaptation_key(row)], accuracy_mean=points[place][1],
-            value=points[place][0], on_front=place not in beaten, knee=place == knee_place,
+            accuracy_low=row.accuracy_low, accuracy_high=row.accuracy_high, standing=row.standing,
+            **_ends(row, cost), value=points[place][0], on_front=place not in beaten, knee=place == knee_place,
             dominated_by=names[beaten[place]] if place in beaten else None, numerics_differ=row.numerics_differ,
         )
         for place, row in enumerate(fitting)
     ]  # fmt: skip
     return sorted(found, key=lambda choice: (choice.value, -choice.accuracy_mean, choice.device, choice.label))
+
+
+def _ends(row: ComparisonRow, cost: str) -> dict[str, Any]:
+    ends = [getattr(row, name) for name in ENDS[cost]] or [None, None]
+    return dict(zip(("value_low", "value_high"), ends, strict=True))
 
 
 def non_dominated(points: Sequence[tuple[float, float]]) -> tuple[list[int], dict[int, int]]:

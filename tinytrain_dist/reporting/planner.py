@@ -21,6 +21,8 @@ from tinytrain_dist.reporting.what_if import WhatIf, profile_dirs, what_if
 from tinytrain_dist.reporting.within import Resource, reached_within
 
 Document = dict[str, Any]
+BASIS = ("standing", "extrapolated", "extrapolated_share", "accuracy_numerics", "price_numerics", "batch")
+"""What every figure of accuracy or cost rests on: it stands beside it in every section and file."""
 
 
 def answer(run: RunResults, asked: Questions) -> Document:
@@ -48,12 +50,14 @@ def answer(run: RunResults, asked: Questions) -> Document:
     rows = comparison_table(shown, limits=limits, interval=asked.interval)
     document["fits"] = fits_matrix(rows)
     if asked.is_overview:
-        document["runner_up"] = [asdict(contest) for contest in contests(shown, rows)]
+        document["runner_up"] = _with_basis([asdict(contest) for contest in contests(shown, rows)], rows, "winner")
     if asked.is_overview or asked.pareto:
-        document["pareto"] = _fronts(rows, asked.pareto or tuple(COSTS), by_device=bool(asked.pareto))
+        fronts = _fronts(rows, asked.pareto or tuple(COSTS), by_device=bool(asked.pareto))
+        document["pareto"] = _with_basis(fronts, rows, "label")
     if asked.smallest:
-        document["smallest"] = [asdict(found) for found in smallest_devices(rows, min_accuracy=asked.min_accuracy)]
-    document |= _within(shown, asked)
+        answers = [asdict(found) for found in smallest_devices(rows, min_accuracy=asked.min_accuracy)]
+        document["smallest"] = _with_basis(answers, rows, "label")
+    document |= {name: _with_basis(found, rows, *ADAPTATION) for name, found in _within(shown, asked).items()}
     if asked.mix:
         found_fleet = fleet(shown, rows, asked.mix, profile_dirs(run))
         document["fleet"] = [asdict(row) for row in found_fleet.rows]
@@ -66,10 +70,11 @@ def fits_matrix(rows: Sequence[ComparisonRow]) -> list[Document]:
     """Return one entry per device and adaptation: what fits, what decides, and by which margin."""
     labels = adaptation_labels(rows)
     names = (
-        "device", *ADAPTATION, "num_tasks", "num_infeasible", "fits_share", "uncertain_share", "fits_ram_share",
+        "device", *ADAPTATION, "num_tasks", "num_failed", "num_infeasible", "fits_share", "uncertain_share",
+        "fits_ram_share",
         "fits_flash_share", "fits_time_share", "fits_energy_share", "limiting", "ram_margin_bytes",
         "flash_margin_bytes", "time_margin_ms", "energy_margin_mj", "accuracy_mean", "accuracy_low", "accuracy_high",
-        "latency_p50_ms", "energy_p50_mj", "peak_p50_bytes", "standing",
+        "latency_p50_ms", "energy_p50_mj", "peak_p50_bytes", *BASIS,
     )  # fmt: skip
     return [
         {"label": labels[adaptation_key(row)], "cell": f"{cells.fits_cell(row)} {row.limiting or ''}".strip()}
@@ -77,6 +82,20 @@ def fits_matrix(rows: Sequence[ComparisonRow]) -> list[Document]:
         for row in rows
         if row.device is not None
     ]
+
+
+def _with_basis(entries: list[Document], rows: Sequence[ComparisonRow], *names: str) -> list[Document]:
+    """Return the entries with the ``BASIS`` of the line they are about, named by its label or by its fields."""
+    labels = adaptation_labels(rows)
+    lines: dict[tuple[Any, ...], ComparisonRow] = {}
+    for row in rows:
+        own = adaptation_key(row) if len(names) > 1 else (labels[adaptation_key(row)],)
+        lines[(row.device, *own)] = row
+    found = []
+    for entry in entries:
+        line = lines.get((entry["device"], *(entry[name] for name in names)))
+        found.append(entry | {name: getattr(line, name, None) for name in BASIS})
+    return found
 
 
 def _what_if_section(run: RunResults, found: WhatIf) -> Document:

@@ -89,8 +89,10 @@ def _pareto(entries: Sequence[Document]) -> list[RenderableType]:
 
 def _smallest(entries: Sequence[Document]) -> list[RenderableType]:
     chosen = next((entry for entry in entries if entry["verdict"] != "no"), None)
-    text = "No device of the run meets the targets." if chosen is None else (
-        f"Smallest device that meets the targets: {chosen['device']} ({formatting.memory(chosen['ram_bytes'])} RAM), "
+    target = any(entry["min_accuracy"] is not None for entry in entries)
+    meets = "that meets the targets" if target else "on which a method fits every task"
+    text = f"There is no device {meets}." if chosen is None else (
+        f"Smallest device {meets}: {chosen['device']} ({formatting.memory(chosen['ram_bytes'])} RAM), "
         f"with {chosen['label']}, {chosen['verdict']}."
     )  # fmt: skip
     rows = [
@@ -98,8 +100,8 @@ def _smallest(entries: Sequence[Document]) -> list[RenderableType]:
          formatting.percent(e["accuracy_mean"]), formatting.percent(e["accuracy_low"]), e["why"]]
         for e in entries
     ]  # fmt: skip
-    names = ["device", "RAM", "meets", "method", "accuracy %", "low end %", "why"]
-    return [Text(formatting.one_line(text)), text_table(names, rows, left=("device", "meets", "method", "why"))]
+    names = ["device", "RAM", "meets" if target else "fits", "method", "accuracy %", "low end %", "why"]
+    return [Text(formatting.one_line(text)), text_table(names, rows, left=("device", "meets", "fits", "method", "why"))]
 
 
 def _within(entries: Sequence[Document]) -> list[RenderableType]:

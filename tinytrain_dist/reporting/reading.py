@@ -53,6 +53,9 @@ def read_run(location: str | Path) -> Reading:
     elif run.record.get("status") == "running":
         notes.append("NOTE: the run is being extended: shown is what it held when it was last finished.")
         code = ExitCode.PARTIAL
+    if run.absent_columns:
+        notes.append(f"NOTE: the run's rows are older than the column {', '.join(run.absent_columns)}: whether prices "
+                     "lie outside what was measured is not known.")  # fmt: skip
     found = run.select("SELECT count(*) FILTER (WHERE ok) AS ok, count(*) AS num, count(DISTINCT device) AS devices "
                        "FROM rows")[0]  # fmt: skip
     if found["ok"] == 0:

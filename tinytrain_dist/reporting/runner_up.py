@@ -9,11 +9,12 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from tinytrain_dist.reporting import cells, formatting
+from tinytrain_dist.reporting.admissible import admissible, why_not
 from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow
 from tinytrain_dist.reporting.intervals import CONFIDENCE, t_interval
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
 from tinytrain_dist.reporting.runs import RunResults
+from tinytrain_dist.reporting.tighter_limits import limit_words, tighter_limits
 
 MAX_TASKS = 10**6
 
@@ -38,7 +39,7 @@ class Contest:
 
 
 def contests(run: RunResults, rows: Sequence[ComparisonRow]) -> list[Contest]:
-    """Return the contest on every device; ``rows`` are its lines by device, just made by ``comparison_table``."""
+    """Return the contest on every device; ``rows`` are its lines by device."""
     labels = adaptation_labels(rows)
     devices = sorted({str(row.device) for row in rows if row.device is not None})
     return [_contest(run, [row for row in rows if row.device == device], labels) for device in devices]
@@ -47,10 +48,7 @@ def contests(run: RunResults, rows: Sequence[ComparisonRow]) -> list[Contest]:
 def _contest(run: RunResults, rows: list[ComparisonRow], labels: dict[Any, str]) -> Contest:
     device = str(rows[0].device)
     known = [row for row in rows if row.accuracy_mean is not None]
-    ranked = sorted(
-        (row for row in known if row.fits_share == 1.0),
-        key=lambda row: (-(row.accuracy_mean or 0.0), row.latency_p50_ms or math.inf, labels[adaptation_key(row)]),
-    )
+    ranked = _ranked(rows, labels)
     if not ranked:
         text = f"{device}: nothing certainly fits every task." + _locked_out(known, None, labels)
         return Contest(
@@ -69,7 +67,8 @@ def _contest(run: RunResults, rows: list[ComparisonRow], labels: dict[Any, str])
     estimate = t_interval(mean, deviation, num)
     needed = _tasks_to_decide(mean, deviation, num)
     other = labels[adaptation_key(second)]
-    sentence = _sentence(device, name, other, winner, second, estimate, needed) + _locked_out(known, winner, labels)
+    sentence = _sentence(device, name, other, estimate, needed) + _cheaper(other, rows, winner, second, labels)
+    sentence += _locked_out(known, winner, labels)
     return Contest(
         device=device, winner=name, runner_up=other, lead_points=mean,
         lead_low_points=estimate.low if estimate else None, lead_high_points=estimate.high if estimate else None,
@@ -77,16 +76,24 @@ def _contest(run: RunResults, rows: list[ComparisonRow], labels: dict[Any, str])
     )  # fmt: skip
 
 
+def _ranked(rows: Sequence[ComparisonRow], labels: dict[Any, str]) -> list[ComparisonRow]:
+    """Return what certainly fits every task, the most accurate first."""
+    return sorted(
+        admissible(rows),
+        key=lambda row: (-(row.accuracy_mean or 0.0), row.latency_p50_ms or math.inf, labels[adaptation_key(row)]),
+    )
+
+
 def _lead(run: RunResults, first: ComparisonRow, second: ComparisonRow) -> tuple[float | None, float | None, int]:
-    """Return mean, deviation and number of the paired differences in points on the lines' device."""
+    """Return mean, deviation and number of the paired differences in points of the tasks both lines finished."""
     same = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in ("device", *ADAPTATION))
     values = [[row.device, *(getattr(row, name) for name in ADAPTATION)] for row in (first, second)]
     found = run.select(
         f"""
         WITH gaps AS (
             SELECT 100 * (a.accuracy - b.accuracy) AS gap
-            FROM (SELECT task_id, accuracy FROM planner_tasks WHERE {same}) a
-            JOIN (SELECT task_id, accuracy FROM planner_tasks WHERE {same}) b USING (task_id)
+            FROM (SELECT task_id, accuracy_after AS accuracy FROM rows WHERE ok AND {same}) a
+            JOIN (SELECT task_id, accuracy_after AS accuracy FROM rows WHERE ok AND {same}) b USING (task_id)
         )
         SELECT avg(gap ORDER BY gap) AS mean, stddev_samp(gap ORDER BY gap) AS deviation, count(gap) AS num FROM gaps
         """,
@@ -116,9 +123,7 @@ def _tasks_to_decide(mean: float | None, deviation: float | None, num: int) -> i
     return high
 
 
-def _sentence(
-    device: str, name: str, other: str, winner: ComparisonRow, second: ComparisonRow, lead: Any, needed: int | None
-) -> str:
+def _sentence(device: str, name: str, other: str, lead: Any, needed: int | None) -> str:
     if lead is None:
         return f"{device}: {name} leads; {other} is second, on no common task."
     span = "" if lead.low is None else f" (95 % interval {lead.low:+.1f} to {lead.high:+.1f}, {lead.num} tasks)"
@@ -130,30 +135,26 @@ def _sentence(
         text += f" That is not distinguishable from zero; a lead of this size would be with {many} tasks."
     else:
         text += f" {other} wins if it gains more than {max(lead.mean, lead.high or 0.0):.1f} points."
-    return text + _cheaper(other, winner, second)
+    return text
 
 
-def _cheaper(other: str, winner: ComparisonRow, second: ComparisonRow) -> str:
-    """Say under which limit only the runner-up fits: where the winner's price certainly exceeds it."""
-    found = []
-    for word, field, low, high, show in (
-        ("time", "latency_p50_ms", "latency_low_ms", "latency_high_ms", formatting.duration),
-        ("energy", "energy_p50_mj", "energy_low_mj", "energy_high_mj", formatting.energy),
-    ):
-        ours, theirs = getattr(winner, field), getattr(second, field)
-        if ours is not None and theirs is not None and theirs < ours:
-            found.append(f"a limit of {word} below {show(ours)} (prices: {show(getattr(winner, low))} to "
-                         f"{show(getattr(winner, high))}) that still admits {show(theirs)}")  # fmt: skip
-    return f" {other} also wins under {' or '.join(found)}." if found else ""
+def _cheaper(
+    other: str, rows: Sequence[ComparisonRow], winner: ComparisonRow, second: ComparisonRow, labels: dict[Any, str]
+) -> str:
+    """Say under which limits the runner-up wins because the winner no longer certainly fits every task."""
+    found = tighter_limits(rows, winner, second, lambda left: next(iter(_ranked(left, labels)), None))
+    ranges = " or ".join(f"a limit of {limit.resource} {limit_words(limit)}" for limit in found)
+    return f" {other} also wins under {ranges}." if found else ""
 
 
 def _locked_out(rows: list[ComparisonRow], winner: ComparisonRow | None, labels: dict[Any, str]) -> str:
     """Name the more accurate adaptation that only fails to fit, and what it misses."""
     floor = (winner.accuracy_mean or 0.0) if winner else -1.0
-    better = [row for row in rows if row.fits_share != 1.0 and (row.accuracy_mean or 0.0) > floor]
+    better = [row for row in rows if why_not(row, rows) and (row.accuracy_mean or 0.0) > floor]
     if not better:
         return ""
     best = max(better, key=lambda row: (row.accuracy_mean or 0.0, labels[adaptation_key(row)]))
     gap = "" if winner is None else f", {100 * ((best.accuracy_mean or 0.0) - floor):.1f} points above,"
-    doubt = "does not certainly fit" if best.uncertain_share else "does not fit"
-    return f" {labels[adaptation_key(best)]}{gap} {doubt} ({best.limiting}{cells.margin(best)})."
+    lacking = best.num_failed or (best.fits_share or 0.0) + (best.uncertain_share or 0.0) > 1 - 1e-12
+    doubt = "does not certainly fit" if lacking or best.uncertain_share else "does not fit"
+    return f" {labels[adaptation_key(best)]}{gap} {doubt} ({why_not(best, rows)})."

@@ -17,7 +17,7 @@ from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.foundation.redaction import redact
 from tinytrain_dist.reporting import views
 from tinytrain_dist.reporting.run_folder import RECORD, RESULTS, RunFolder, run_folder
-from tinytrain_dist.simulation.schema import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION
+from tinytrain_dist.simulation.schema import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, SINCE
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class RunResults:
     """One run, read-only. ``record`` is run.json with every secret replaced.
 
     The connection offers the views described in ``views.py``; nothing is loaded into memory as a whole. ``path`` is
-    a local folder with the run's files; ``folder.location`` is where the run is.
+    a local folder with the run's files; ``folder.location`` is where the run is. ``absent_columns``: null in every row,
+    since the rows were written before there was such a column.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class RunResults:
     record: dict[str, Any]
     num_rows: int
     connection: duckdb.DuckDBPyConnection = field(repr=False)
+    absent_columns: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -86,8 +88,10 @@ def _open(folder: RunFolder) -> RunResults:
     if num_rows == 0:
         raise StorageError(f"{path / RESULTS}: {len(files)} result files without a single row")
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
-    connection.read_parquet([str(file) for file in files], hive_partitioning=False).create_view("stored")
-    run = RunResults(path=path, folder=folder, record=record, num_rows=num_rows, connection=connection)
+    absent = view_of_files(connection, files)
+    run = RunResults(
+        path=path, folder=folder, record=record, num_rows=num_rows, connection=connection, absent_columns=absent
+    )
     _check_keys(run)
     views.create(connection)
     return run
@@ -99,6 +103,16 @@ def newest_run(root: str | Path) -> Path:
     if not finished:
         raise StorageError(f"{Path(root).resolve()}: holds no finished run; name a run directory")
     return max(finished, key=lambda path: path.stat().st_mtime).parent
+
+
+def view_of_files(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> tuple[str, ...]:
+    """Create the view ``stored`` over result files, with every column, and return those no file has."""
+    mixed = any(name not in pq.read_schema(file).names for file in files for name in SINCE)
+    relation = connection.read_parquet([str(file) for file in files], hive_partitioning=False, union_by_name=mixed)
+    absent = tuple(name for name in SINCE if name not in relation.columns)
+    nulls = "".join(f", NULL::VARCHAR AS {name}" for name in absent)
+    relation.project(f"*{nulls}").create_view("stored")
+    return absent
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -131,7 +145,7 @@ def _check_file(file: Path) -> int:
         raise StorageError(
             f"{file}: written with result schema {version}, this version reads up to {SCHEMA_VERSION}; update it"
         )
-    missing = [column.name for column in COLUMNS if column.name not in schema.names]
+    missing = [c.name for c in COLUMNS if c.name not in schema.names and SINCE.get(c.name, 1) <= int(version)]
     if missing:
         raise StorageError(f"{file}: columns are missing: {', '.join(missing)}")
     return int(metadata.num_rows)

@@ -20,7 +20,7 @@ MAX_SUMMARY_DEVICES = 200
 SAMPLE_COLUMNS = (
     "task_id", "domain", "device", "backbone", "initialization", "method", "variant", "status", "plan_status", "fits",
     "accuracy_before", "accuracy_after", "gain_points", "latency_ms", "energy_mj", "peak_bytes", "standing",
-    "signature",
+    "extrapolated", "accuracy_numerics", "price_numerics", "batch", "signature",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tinytrain_dist.reporting.distributions import histograms
 from tinytrain_dist.reporting.formatting import one_line, percent_interval
 from tinytrain_dist.reporting.headlines import headlines
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
+from tinytrain_dist.reporting.notices import notices
 from tinytrain_dist.reporting.runs import RunResults
 from tinytrain_dist.reporting.wandb_session import PROJECT
 
@@ -96,12 +97,13 @@ def description(run: RunResults) -> str:
 def blocks(wr: Any, run: RunResults, *, runset: Any) -> list[Any]:
     """Return the report's blocks: sentences, the table by method and domain, the distributions, charts of the run."""
     by_domain = comparison_table(run, by="domain")
-    sentences = headlines(run, comparison_table(run, by="device"), comparison_table(run, by="method"))
+    by_device = comparison_table(run, by="device")
+    sentences = headlines(run, by_device, comparison_table(run, by="method"))
     labels = adaptation_labels(by_domain)
     keys = [f"domain/{row.domain}/{labels[adaptation_key(row)]}/accuracy_mean" for row in by_domain]
     return [
         wr.H1(text="In short"),
-        wr.MarkdownBlock(text="\n".join(f"- {_plain(text)}" for text in sentences)),
+        wr.MarkdownBlock(text="\n".join(f"- {_plain(text)}" for text in [*sentences, *notices(by_device)])),
         wr.H1(text="Accuracy by method and domain"),
         wr.MarkdownBlock(text=accuracy_markdown(by_domain)),
         wr.H1(text="How accuracy spreads over the tasks of each domain"),

@@ -12,6 +12,7 @@ from tinytrain_dist.costs.pricing import Price, Workload, price
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.data.episodes import Episode, EpisodeSpec
 from tinytrain_dist.foundation.hashing import content_hash
+from tinytrain_dist.foundation.redaction import redact_text
 from tinytrain_dist.foundation.seeding import seed_of
 from tinytrain_dist.graphs.budget import Budget
 from tinytrain_dist.graphs.layer_graph import LayerGraph
@@ -24,6 +25,7 @@ Row = dict[str, Any]
 COLLAPSE_SHARE = 0.05
 SLOW_SELECTION_MS = 35_000.0
 SLOW_SELECTION_SHARE = 0.10
+MAX_MESSAGE = 2000
 _EMPTY: Row = dict.fromkeys(column.name for column in COLUMNS)
 
 
@@ -124,7 +126,7 @@ class RowMaker:
         }
 
     def failed(self, device: str, *, status: str, error: object) -> Row:
-        """Return the row of a task that gave no outcome: what happened stands in ``message``."""
+        """Return the row of a task that gave no outcome: what happened stands in ``message``, without secrets."""
         text = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
         return self._shared | {
             "device": device,
@@ -135,7 +137,7 @@ class RowMaker:
             "plan_status": "not_applicable",
             "price_numerics": self.setup.profile(device).price_numerics,
             "status": status,
-            "message": text[:2000],
+            "message": redact_text(text)[:MAX_MESSAGE],
         }
 
 

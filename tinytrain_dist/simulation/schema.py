@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SINCE = {"extrapolated": 2}
+"""Columns added after the first version, by the version that added them: null for readers of older rows."""
 RESULT_VERSION = 4
 """Raised whenever the code changes a number in a row: part of a run's identity."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.costs.profile_files import load_profile, profile_names
+from tinytrain_dist.data.episodes import draw_episode
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.hashing import content_hash
@@ -19,7 +20,7 @@ from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.page import write_page
 from tinytrain_dist.reporting.runs import open_run
 from tinytrain_dist.simulation.engine import SimulationResult
-from tinytrain_dist.simulation.plan_run import plan_run
+from tinytrain_dist.simulation.plan_run import RunPlan, plan_run
 from tinytrain_dist.verbs.advise_pictures import Pictures, import_pictures, read_pictures
 from tinytrain_dist.verbs.advise_weights import Weights, find_weights
 from tinytrain_dist.verbs.job_config import (
@@ -102,10 +103,10 @@ def run_advice(request: Request) -> Outcome:
     for note in pictures.notes:
         say(f"warning: {note}")
     config = _config(request, weights, pictures, sizes, devices=devices, resolution=resolution)
-    result = _simulated(config, request)
+    result, judged = _simulated(config, request)
     run = open_run(result.folder)
     question = Question(
-        devices=devices, methods=tuple(config.methods), sizes=sizes, limits=request.limits,
+        devices=devices, methods=tuple(config.methods), sizes=replace(sizes, judged=judged), limits=request.limits,
         tolerance_points=request.tolerance_points,
     )  # fmt: skip
     return Outcome(
@@ -119,14 +120,24 @@ def default_devices() -> tuple[str, ...]:
     return tuple(name for name in profile_names() if "--" not in name)
 
 
-def _simulated(config: JobConfig, request: Request) -> SimulationResult:
+def _simulated(config: JobConfig, request: Request) -> tuple[SimulationResult, int]:
+    """Return the result, and how many different pictures its tasks are judged on."""
     settings = simulation_settings(config, weights=Path(config.backbone.weights))
-    identity = plan_run(settings).identity
-    config.run.id = "advise-" + content_hash(identity, length=10)  # of these pictures alone
+    plan = plan_run(settings)
+    config.run.id = "advise-" + content_hash(plan.identity, length=10)  # of these pictures alone
     with cluster(executor_settings(config.executor)):
         result = simulated(config, settings, root=request.run_root, command=request.command)
     say_what_ran(result)
-    return result
+    return result, judged_pictures(plan, settings.num_tasks)
+
+
+def judged_pictures(plan: RunPlan, num_tasks: int) -> int:
+    """Return how many different pictures are queries of at least one of the first tasks."""
+    return len({
+        (domain.name, int(picture))
+        for domain in plan.domains for index in range(num_tasks)
+        for pictures in draw_episode(domain, plan.setup.spec(domain.name, index)).query for picture in pictures
+    })  # fmt: skip
 
 
 def _config(

@@ -14,7 +14,7 @@ function deviceChart() {
       type: "scatter", mode: "markers", name: chartText(look.label), legendgroup: String(method), showlegend: false,
       x: here.map((cell) => cell.acc[0]), y: here.map(height),
       error_x: bars(here.map((c) => c.acc[0]), here.map((c) => c.acc[1]), here.map((c) => c.acc[2])),
-      marker: { size: 10, color: look.colour, symbol: here.map((c) => look.symbol + (c.v === NO_DEVICE || c.fits === 1 ? "" : "-open")), line: { width: 2, color: look.colour } },
+      marker: { size: 10, color: look.colour, symbol: here.map((c) => look.symbol + (c.v === NO_DEVICE || c.sure ? "" : "-open")), line: { width: 2, color: look.colour } },
       text: here.map((c) => `${chartText(deviceName(c.v))}<br>${number(c.acc[1])} to ${number(c.acc[2])} %, ${plural(c.n, "task")}`),
       hovertemplate: "%{fullData.name}: %{x:.1f} %<br>%{text}<extra></extra>",
     };
@@ -31,12 +31,12 @@ function deviceChart() {
 /** The largest gain among what fits every task, or among everything where nothing does. */
 function gainTitle(cells) {
   const gains = cells.filter((cell) => cell.gain && !DATA.methods[cell.m].baseline);
-  const fitting = gains.filter((cell) => cell.fits === 1);
+  const fitting = gains.filter((cell) => cell.sure);
   const among = fitting.length ? fitting : gains;
   if (!among.length) return `Mean accuracy of ${plural(state.methods.size, "method")}: ${whereText()}`;
   const best = among.reduce((top, cell) => (cell.gain[0] > top.gain[0] ? cell : top));
   const equal = among.filter((cell) => cell.m === best.m && cell.gain[0] === best.gain[0]).map((cell) => cell.v);
-  const sure = best.gain[1] !== null && best.gain[1] * best.gain[2] > 0;
+  const sure = best.told; // by the p value corrected for all methods compared there
   const where = listed(equal, deviceName, "device", shownDevices().length);
   return `${methodName(best.m)} gains most${fitting.length ? " of what fits every task" : ""}: ${signed(best.gain[0])} points over no update on ${where}` +
     (sure ? "" : ", not distinguishable from zero") + (fitting.length ? "" : " (nothing shown fits every task)");
@@ -130,7 +130,7 @@ function curveChart() {
 
 /** The curve that ends highest, of those that fit where any does; the fastest of equal ones. */
 function curveTitle(curves) {
-  const fits = (curve) => DATA.cells.some((cell) => cell.d === curve.d && cell.v === curve.v && cell.m === curve.m && cell.fits === 1);
+  const fits = (curve) => DATA.cells.some((cell) => cell.d === curve.d && cell.v === curve.v && cell.m === curve.m && cell.sure);
   const among = curves.some(fits) ? curves.filter(fits) : curves;
   const last = (curve) => curve.points.at(-1);
   const top = among.reduce((best, curve) => (last(curve)[2] > last(best)[2] || (last(curve)[2] === last(best)[2] && last(curve)[1] < last(best)[1]) ? curve : best));

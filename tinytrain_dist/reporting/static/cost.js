@@ -34,7 +34,7 @@ function frontChart(name) {
   const cells = shownCells();
   const points = cells
     .filter((cell) => cell.v !== NO_DEVICE && cell.acc && cell[name] && cell[name][0] > 0)
-    .map((cell) => ({ cell, cost: cell[name][0], accuracy: cell.acc[0], fits: cell.fits === 1 }));
+    .map((cell) => ({ cell, cost: cell[name][0], accuracy: cell.acc[0], fits: cell.sure }));
   if (!points.length) return { empty: "Nothing in this choice has this price." };
   const front = frontOf(points.filter((point) => point.fits));
   const knee = kneeOf(front);
@@ -50,7 +50,7 @@ function frontChart(name) {
       error_x: { ...bars(ends(0), ends(1), ends(2)), color: "#b5b5b5", thickness: 1 },
       error_y: { ...bars(here.map((p) => p.accuracy), here.map((p) => p.cell.acc[1]), here.map((p) => p.cell.acc[2])), color: "#b5b5b5" },
       marker: { size: here.map((p) => (front.includes(p) ? 14 : 10)), color: colours, symbol: here.map((p) => look.symbol + (p.fits ? "" : "-open")), line: { width: 2, color: colours } },
-      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${front.includes(p) ? "<br>on the front" : ""}${p === knee ? ", its knee" : ""}`),
+      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${p.cell.failed ? ` (${p.cell.failed} failed)` : ""}${p.cell.failed ? ` (${p.cell.failed} failed)` : ""}${p.cell.standing ? `, ${chartText(p.cell.standing)}` : ""}${p.cell.basis ? `<br>${chartText(p.cell.basis, 80)}` : ""}${front.includes(p) ? "<br>on the front" : ""}${p === knee ? ", its knee" : ""}`),
       hovertemplate: `%{fullData.name}: %{y:.1f} %, %{x:.4g} ${unit}<br>%{text}<extra></extra>`,
     });
   }
@@ -73,8 +73,8 @@ function frontChart(name) {
         (knee ? `; its knee is ${naming(knee)}` : `, from ${naming(front[0])} to ${naming(front.at(-1))}`);
   return {
     data, layout, title,
-    columns: ["device", "method", "accuracy %", unit, "low", "high", "fits every task", "place"],
-    rows: points.map((p) => [deviceName(p.cell.v), methodName(p.cell.m), number(p.accuracy), ...p.cell[name].map(significant), p.fits ? "yes" : "no", p === knee ? "knee" : front.includes(p) ? "front" : ""]),
+    columns: ["device", "method", "accuracy %", unit, "low", "high", "standing", "arithmetic and batch", "fits every task", "place"],
+    rows: points.map((p) => [deviceName(p.cell.v), methodName(p.cell.m), number(p.accuracy), ...p.cell[name].map(significant), p.cell.standing || "-", p.cell.basis || "-", p.fits ? "yes" : "no", p === knee ? "knee" : front.includes(p) ? "front" : ""]),
   };
 }
 
