@@ -20,12 +20,12 @@ from tinytrain_dist.foundation.storage.local import LocalStorage
 from tinytrain_dist.simulation.lease import LOCK_NAME, Lease, LeaseTimes, lease, steady_clock
 from tinytrain_dist.simulation.lock import run_lock
 
-SHORT = LeaseTimes(lease_s=0.9, beat_s=0.15, look_s=0.05)
+SHORT = LeaseTimes(lease_s=2.5, beat_s=0.3, look_s=0.05)
 SILENT = LeaseTimes(lease_s=0.5, beat_s=0.2, look_s=0.02)
 HOLD = (
     "import sys, time\nfrom tinytrain_dist.foundation.storage import open_storage\n"
     "from tinytrain_dist.simulation.lease import LeaseTimes, lease\n"
-    "with lease(open_storage(sys.argv[1]), times=LeaseTimes(lease_s=0.9, beat_s=0.15, look_s=0.05)) as held:\n"
+    "with lease(open_storage(sys.argv[1]), times=LeaseTimes(lease_s=2.5, beat_s=0.3, look_s=0.05)) as held:\n"
     "    print('held', flush=True)\n    sys.stdin.readline()\n    held.check()\n"
 )
 
@@ -161,11 +161,11 @@ def test_a_jump_of_the_wall_clock_changes_nothing(
 def test_a_damaged_lock_object_is_taken_over_after_a_whole_lease(tmp_path: Path, text: str) -> None:
     storage = open_storage(tmp_path)
     storage.write(LOCK_NAME, text.encode())
-    times = LeaseTimes(lease_s=0.2, beat_s=0.1, look_s=0.02)
+    times = LeaseTimes(lease_s=1.0, beat_s=0.2, look_s=0.02)
     started = time.monotonic()
     with lease(storage, times=times) as held:
         held.check()
-    assert 0.2 <= time.monotonic() - started < 5
+    assert 1.0 <= time.monotonic() - started < 10
 
 
 def test_a_removed_lock_object_is_a_lost_lease(storage: Storage) -> None:
