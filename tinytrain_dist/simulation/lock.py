@@ -34,7 +34,7 @@ class RunLock(Protocol):
         """Raise ``RunLockedError`` if the lock has been lost: to be asked before the manifest is written.
 
         Cheap: it contacts an object store only when the lease's own renewals are overdue. What may have happened
-        between this answer and the write is caught by writing the manifest with ``Storage.replace_if``.
+        between this answer and a commit is caught by the commit's number, which only one driver can take.
         """
         ...
 

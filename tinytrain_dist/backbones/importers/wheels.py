@@ -143,7 +143,7 @@ for _name, _network in CARRIED.items():
         _name,
         Importer(
             read=_network.read, suffixes=(".whl",), prefixes=(_network.file_prefix,), licence=_network.licence,
-            source=f"https://pypi.org/project/{_network.package}/{_network.version}", data="ImageNet-1k",
+            source=f"PyPI: {_network.package}/{_network.version}", data="ImageNet-1k",
             resolution=_network.resolution,
         ),
     )  # fmt: skip
