@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tinytrain_dist.execution.executor import Executor
 from tinytrain_dist.foundation.errors import TooManyFailuresError
+from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.simulation.backlog import Backlog
 from tinytrain_dist.simulation.dispatch import Dispatcher, Finished
 from tinytrain_dist.simulation.plan_run import RunPlan
@@ -16,6 +17,7 @@ from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
 from tinytrain_dist.simulation.worker import failed_shard, run_chunk
 
+_log = logger(__name__)
 MIN_TASKS_FOR_SHARE = 10
 """A run is not stopped before so many tasks: a share of fewer says nothing."""
 COMMIT_SHARDS, COMMIT_S = 64, 0.25
@@ -23,10 +25,16 @@ COMMIT_SHARDS, COMMIT_S = 64, 0.25
 
 
 class Computation:
-    """Computes what is missing in a store."""
+    """Computes what is missing in a store.
 
-    def __init__(self, plan: RunPlan, store: RunStore, status: RunStatus) -> None:
-        self._plan, self._store, self._status = plan, store, status
+    Attributes
+    ----------
+    computed_on
+        Kinds of machines that computed the run's rows: those of earlier commands, and what is met here.
+    """
+
+    def __init__(self, plan: RunPlan, store: RunStore, status: RunStatus, *, computed_on: set[str]) -> None:
+        self._plan, self._store, self._status, self.computed_on = plan, store, status, computed_on
         self._committed = time.monotonic()
 
     def run(self, missing: dict[Group, int], workers: Executor) -> None:
@@ -75,9 +83,17 @@ class Computation:
             status, message = finished.failure.kind, finished.failure.message
             record = failed_shard(self._plan.setup, finished.chunk, status=status, message=message)
         _check_record(record, finished.chunk)
+        self._note_machine(finished.computed_on)
         if self._store.add(record):
             self._status.add(tasks=record.num_tasks, rows=record.rows, failed=record.failed_tasks)
         self._check_budget()
+
+    def _note_machine(self, found: str) -> None:
+        if found and found not in self.computed_on:
+            if self.computed_on:
+                others, where = "; ".join(sorted(self.computed_on)), self._store.storage.location
+                _log.warning("%s: rows of (%s) meet rows of (%s): last digits may differ", where, found, others)
+            self.computed_on.add(found)
 
     def _check_budget(self) -> None:
         status, limit = self._status, self._plan.settings.dispatch.max_failed_share
