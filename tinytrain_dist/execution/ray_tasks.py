@@ -226,7 +226,7 @@ class RayTaskExecutor:
         for call in self._calls.values():
             self._ray.cancel(call.stream, force=True)
         for waiting in (self._calls, self._ending, self._held, self._outcomes):
-            waiting.clear()  # type: ignore[attr-defined]
+            waiting.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -96,7 +96,8 @@ class Backlog:
             self._num_in_window += 1
 
     def _cut(self, group: Group, wanted: int) -> Chunk:
-        queue, parts = self._window[group], []
+        queue = self._window[group]
+        parts: list[Ranges] = []
         missing = wanted
         while missing > 0 and queue:
             if parts and queue[0][0][0] >= parts[0][0][0] + MAX_SPAN:
