@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 from tinytrain_dist.execution.executor import Executor
 from tinytrain_dist.foundation.errors import TooManyFailuresError
@@ -15,6 +16,7 @@ from tinytrain_dist.simulation.rates import Group, Rates
 from tinytrain_dist.simulation.request import Chunk, ShardRecord
 from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
+from tinytrain_dist.simulation.suspects import Suspects
 from tinytrain_dist.simulation.worker import failed_shard, run_chunk
 
 _log = logger(__name__)
@@ -29,12 +31,23 @@ class Computation:
 
     Attributes
     ----------
+    suspects
+        Given where the units run in this very process, which may have died of one before.
     computed_on
         Kinds of machines that computed the run's rows: those of earlier commands, and what is met here.
     """
 
-    def __init__(self, plan: RunPlan, store: RunStore, status: RunStatus, *, computed_on: set[str]) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        store: RunStore,
+        status: RunStatus,
+        *,
+        computed_on: set[str],
+        suspects: Suspects | None = None,
+    ) -> None:
         self._plan, self._store, self._status, self.computed_on = plan, store, status, computed_on
+        self._suspects = suspects
         self._committed = time.monotonic()
 
     def run(self, missing: dict[Group, int], workers: Executor) -> None:
@@ -45,25 +58,35 @@ class Computation:
         TooManyFailuresError
             More than ``max_failed_share`` of the finished tasks failed.
         """
+        try:
+            if self._suspects is not None:
+                self._suspects.settle(self._plan, self._store, run_chunk)
+                missing = self._plan.grid.outline(self._store.coverage)
+            self._dispatch(missing, workers)
+        finally:
+            self._store.commit()
+            if self._suspects is not None:
+                self._store.guard()
+                self._suspects.clear()
+
+    def _dispatch(self, missing: dict[Group, int], workers: Executor) -> None:
         dispatch, grid = self._plan.settings.dispatch, self._plan.grid
+        function = run_chunk if self._suspects is None else partial(self._suspects.noted, run_chunk)
         weights, setup = workers.share(self._plan.weights), workers.share(self._plan.setup)
 
         def submit(chunk: Chunk, *, deadline_s: float) -> int:
             chunk = replace(chunk, stored=self._store.sources(chunk))
-            return workers.submit(run_chunk, weights, setup, chunk, deadline_s=deadline_s)
+            return workers.submit(function, weights, setup, chunk, deadline_s=deadline_s)
 
         backlog = Backlog(
             grid.pieces(self._store.coverage), missing, rates=Rates(self._plan.unit_seconds),
             chunk_seconds=dispatch.chunk_seconds,
         )  # fmt: skip
         dispatcher = Dispatcher(workers, backlog, submit=submit, settings=dispatch)
-        try:
-            for finished in dispatcher.run():
-                if finished is not None:
-                    self.enter(finished)
-                self._keep_up(dispatcher, workers)
-        finally:
-            self._store.commit()
+        for finished in dispatcher.run():
+            if finished is not None:
+                self.enter(finished)
+            self._keep_up(dispatcher, workers)
 
     def _keep_up(self, dispatcher: Dispatcher, workers: Executor) -> None:
         now = time.monotonic()

@@ -37,6 +37,7 @@ from tinytrain_dist.simulation.run_document import (
 from tinytrain_dist.simulation.settings import SimulationSettings, run_id_of
 from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
+from tinytrain_dist.simulation.suspects import Suspects
 
 _log = logger(__name__)
 
@@ -151,7 +152,10 @@ class _Run:
                 open_executor(self._executor) as workers,
                 progress("simulate", total=status.total, done=status.cached) as status.meter,
             ):
-                Computation(self._plan, self._store, status, computed_on=self._computed_on).run(missing, workers)
+                suspects = Suspects(self._storage) if self._executor.kind == "serial" else None
+                Computation(self._plan, self._store, status, computed_on=self._computed_on, suspects=suspects).run(
+                    missing, workers
+                )
         except RunLockedError:
             raise  # the run is another driver's now: what it says of itself stays
         except (TinyTrainError, KeyboardInterrupt) as error:
