@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from tinytrain_dist.execution.executor import Executor
-from tinytrain_dist.foundation.errors import TooManyFailuresError
+from tinytrain_dist.foundation.errors import RunLockedError, StorageError, TooManyFailuresError
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.simulation.backlog import Backlog
 from tinytrain_dist.simulation.dispatch import Dispatcher, Finished
@@ -66,8 +67,9 @@ class Computation:
         finally:
             self._store.commit()
             if self._suspects is not None:
-                self._store.guard()
-                self._suspects.clear()
+                with suppress(RunLockedError, StorageError):  # what ended the run is what counts
+                    self._store.guard()
+                    self._suspects.clear()
 
     def _dispatch(self, missing: dict[Group, int], workers: Executor) -> None:
         dispatch, grid = self._plan.settings.dispatch, self._plan.grid
