@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +75,7 @@ class Fleet:
         self.seconds, self.fails = self.times.draw()
         self.tries: dict[int, int] = {}
         self.useful: dict[int, float] = {}
+        self.costs: dict[int, dict[int, float]] = {}  # by ticket: seconds of each unit in this very copy
 
     def submit(self, chunk: Chunk, *, deadline_s: float) -> int:
         """Queue a chunk."""
@@ -87,16 +88,16 @@ class Fleet:
         while self.idle and self.queue:
             ticket, chunk = self.queue.popleft()
             self.idle -= 1
-            seconds, failure = self._work(chunk)
+            seconds, failure = self._work(chunk, ticket)
             outcome = Outcome(ticket=ticket, failure=failure) if failure else _reported(ticket, chunk, seconds)
             heapq.heappush(self.events, (self.now + PER_CHUNK_S + seconds, ticket, outcome))
             if failure:  # the worker's place is taken until a new one stands there
                 self.tickets += 1
                 heapq.heappush(self.events, (self.now + PER_CHUNK_S + seconds + RESTART_S, self.tickets, None))
 
-    def _work(self, chunk: Chunk) -> tuple[float, Failure | None]:
+    def _work(self, chunk: Chunk, ticket: int) -> tuple[float, Failure | None]:
         """Return the seconds a chunk takes, and how it fails."""
-        total = 0.0
+        total, costs = 0.0, self.costs.setdefault(ticket, {})
         for unit in chunk.indices():
             attempt = self.tries.get(unit, 0)
             self.tries[unit] = attempt + 1
@@ -105,17 +106,22 @@ class Fleet:
             if self.fails[row, unit]:
                 return total + seconds / 2, Failure("crashed", "a simulated failure")
             total += seconds
-            self.useful.setdefault(unit, seconds)
+            costs[unit] = seconds
         return total, None
 
+    def won(self, ticket: int) -> None:
+        """Count a copy that was the first to end: its own seconds, not those of another copy."""
+        for unit, seconds in self.costs[ticket].items():
+            self.useful.setdefault(unit, seconds)
+
     def cancel(self, ticket: int) -> None:
-        """End a copy that nobody waits for: its worker is free at once."""
+        """End a copy that nobody waits for, with its worker."""
         for place, (_, running, outcome) in enumerate(self.events):
             if running == ticket and outcome is not None:
                 del self.events[place]
+                self.tickets += 1
+                self.events.append((self.now + RESTART_S, self.tickets, None))
                 heapq.heapify(self.events)
-                self.idle += 1
-                self._start()
                 return
         self.queue = deque(item for item in self.queue if item[0] != ticket)
 
@@ -128,12 +134,14 @@ class Fleet:
                 self.idle += 1
                 self._start()
             if outcome is not None:
+                if outcome.failure is None:
+                    self.won(outcome.ticket)
                 return outcome
         self.now = until if until < math.inf else self.now
         return None
 
     def utilisation(self) -> float:
-        """Return the share of worker time that went into each unit's first successful computation."""
+        """Return the share of worker time that went into each unit's copy that counted."""
         return sum(self.useful.values()) / (self.now * self.num_workers)
 
 
@@ -171,10 +179,11 @@ def round_robin(fleet: Fleet) -> float:
     loads = [0.0] * fleet.num_workers
     for unit in range(fleet.times.num_units):
         place = unit % fleet.num_workers
-        seconds, failure = fleet._work(Chunk(domain="signs", ranges=((unit, unit + 1),), cells=CELLS))
+        seconds, failure = fleet._work(Chunk(domain="signs", ranges=((unit, unit + 1),), cells=CELLS), unit)
         if failure:
-            again, _ = fleet._work(Chunk(domain="signs", ranges=((unit, unit + 1),), cells=CELLS))
+            again, _ = fleet._work(Chunk(domain="signs", ranges=((unit, unit + 1),), cells=CELLS), unit)
             seconds += RESTART_S + again
+        fleet.won(unit)
         loads[place] += seconds + PER_CHUNK_S
     fleet.now = max(loads)
     return fleet.utilisation()
@@ -208,7 +217,9 @@ def measured_sigma(run: Path) -> float:
     return float(found[0])
 
 
-def table(*, num_workers: int, units_per_worker: int, mean_s: float, sigma: float, seeds: int) -> list[dict[str, Any]]:
+def table(
+    *, num_workers: int, units_per_worker: int, mean_s: float, sigma: float, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
     """Return utilisation per policy and kind of straggler: mean and lowest over the seeds."""
     policies: dict[str, Callable[[Fleet], float]] = {
         "this engine": ours,
@@ -229,7 +240,7 @@ def table(*, num_workers: int, units_per_worker: int, mean_s: float, sigma: floa
                         ),
                     )
                 )
-                for seed in range(seeds)
+                for seed in seeds
             ]  # fmt: skip
-            rows.append({"stragglers": kind, "policy": name, "mean": sum(found) / seeds, "lowest": min(found)})
+            rows.append({"stragglers": kind, "policy": name, "mean": sum(found) / len(seeds), "lowest": min(found)})
     return rows

@@ -7,39 +7,83 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from tinytrain_dist.adaptation.fine_tuning import Adaptation
+from tinytrain_dist.adaptation.methods import METHODS, Method, PlanQuestion
+from tinytrain_dist.adaptation.selection import Decision
+from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.data.episodes import EpisodeSettings
+from tinytrain_dist.execution.executor import Executor, Outcome
 from tinytrain_dist.execution.settings import ExecutorSettings, cluster, open_executor
 from tinytrain_dist.foundation.storage import open_storage
-from tinytrain_dist.simulation.backlog import Backlog
-from tinytrain_dist.simulation.dispatch import ChunkReport, Dispatcher, Tick
-from tinytrain_dist.simulation.grid import Grid
-from tinytrain_dist.simulation.rates import Rates
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
+from tinytrain_dist.simulation import computing
+from tinytrain_dist.simulation.dispatch import ChunkReport, Tick
+from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord
-from tinytrain_dist.simulation.settings import DispatchSettings
+from tinytrain_dist.simulation.settings import SimulationSettings
+from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
+from tinytrain_dist.simulation.worker import run_chunk
 
 CELLS: Cells = (("tinytrain", ("raspberry_pi_4b",)),)
 
 
-def busy_chunk(folder: str, chunk: Chunk, steps: int) -> Generator[Tick, None, ChunkReport]:
-    """Take sines for every unit, write a shard of that much, say how long the units took."""
-    value = first_value()
-    start = told = time.monotonic()
-    for place, _ in enumerate(chunk.indices()):
-        if time.monotonic() - told >= 1.0:
-            yield Tick(place, every=False)
-            told = time.monotonic()
-        for _ in range(steps):
+class Sines(Method):
+    """Takes sines for so many steps instead of tuning; all around it is what every method has."""
+
+    name, citation, tuner = "sines", "a benchmark", "sines"
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def decide(self, question: PlanQuestion) -> Decision:
+        """Update the last layer."""
+        last = LayerUpdate(layer=question.graph.layers[-1].index)
+        return Decision(status="ok", plan=UpdatePlan(backbone=question.graph.name, updates=(last,)))
+
+    def adapt(self, task: TargetTask, plan: UpdatePlan) -> Adaptation:
+        """Compute for the given time."""
+        value = first_value()
+        for _ in range(self.steps):
             value = np.sin(value)
-    seconds = time.monotonic() - start
-    path = f"shards/{chunk.name}.parquet"
-    open_storage(folder).write(path, value.tobytes()[: 2000 * chunk.num_tasks])
-    return ChunkReport(record_of(chunk, {path: "0" * 64}), seconds)
+        return Adaptation(accuracy_before=0.5, accuracy_after=0.5, losses=(1.0, float(value[0])))
+
+
+def sines_chunk(steps: int, *args: Any) -> Generator[Tick, None, Any]:
+    """Run a chunk as every worker does, where the method may not be known yet."""
+    know(steps)
+    return (yield from run_chunk(*args))
+
+
+def know(steps: int) -> None:
+    """Make the method known to this process."""
+    list(METHODS)  # load the built-in ones first
+    METHODS._items[Sines.name] = Sines(steps)
+
+
+class Metered:
+    """An executor that notes the seconds that the units of every chunk took."""
+
+    def __init__(self, inner: Executor) -> None:
+        self._inner, self.seconds = inner, 0.0
+
+    def next_outcome(self, *, timeout_s: float | None = None) -> Outcome | None:
+        """Return the executor's next outcome."""
+        outcome = self._inner.next_outcome(timeout_s=timeout_s)
+        if outcome is not None and isinstance(outcome.value, ChunkReport):
+            self.seconds += outcome.value.seconds
+        return outcome
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 def record_of(chunk: Chunk, files: dict[str, str]) -> ShardRecord:
@@ -65,54 +109,51 @@ def first_value() -> np.ndarray:
 
 
 def one_run(*, num_units: int, steps: int, num_workers: int) -> dict[str, float]:
-    """Return wall seconds, seconds spent in units and their share of the workers' time."""
-    grid = Grid(domains=("signs",), num_tasks=num_units, cells=CELLS)
-    settings = ExecutorSettings(num_workers=num_workers)
-    with TemporaryDirectory() as folder, open_executor(settings) as workers:
-        store = RunStore(open_storage(folder))
-        for _ in range(2 * num_workers):  # workers start and import before the clock does
-            workers.submit(busy_chunk, folder, Chunk(domain="warm", ranges=((0, 1),), cells=CELLS), 10)
-        while workers.next_outcome() is not None:
-            pass
+    """Return wall seconds, seconds spent in units and their share of the workers' time.
 
-        def submit(chunk: Chunk, *, deadline_s: float) -> int:
-            return workers.submit(busy_chunk, folder, chunk, steps, deadline_s=deadline_s)
-
+    All of a run but its tables: the engine's own ``Computation``, ``run_chunk`` and shards, in workers that are warm.
+    """
+    know(steps)
+    with open_executor(ExecutorSettings(num_workers=num_workers)) as workers:
+        _computed(workers, num_units=4 * num_workers, steps=steps)  # workers start and import before the clock does
+        metered = Metered(workers)
         start = time.monotonic()
-        backlog = Backlog(
-            grid.pieces(store.coverage), grid.outline(store.coverage), rates=Rates(lambda group: 0.1), chunk_seconds=3.0
+        _computed(metered, num_units=num_units, steps=steps)
+        wall = time.monotonic() - start
+    return {"wall_s": wall, "unit_s": metered.seconds, "lost": 1 - metered.seconds / (wall * num_workers)}
+
+
+def _computed(workers: Executor | Metered, *, num_units: int, steps: int) -> None:
+    """Compute units of one method on one device into a folder of their own."""
+    settings = SimulationSettings(
+        domains=("signs",), num_tasks=num_units, methods=(Sines.name,), devices=("raspberry_pi_4b",), resolution=32,
+        backbone="mobilenet_v2_w0.1", episodes=EpisodeSettings(way=3, shot=2, query=3),
+    )  # fmt: skip
+    plan = plan_run(settings)
+    with TemporaryDirectory() as folder:
+        plan = replace(plan, setup=replace(plan.setup, run_folder=folder))
+        storage = open_storage(folder)
+        store, status = (
+            RunStore(storage, identity=plan.setup.run_identity),
+            RunStatus(storage, total=num_units, cached=0),
         )
-        seconds, committed = 0.0, start
-        original = backlog.rates.observe
-
-        def observe(group: Any, *, seconds: float, num_tasks: int) -> None:
-            spent.append(seconds)
-            original(group, seconds=seconds, num_tasks=num_tasks)
-
-        spent: list[float] = []
-        backlog.rates.observe = observe  # type: ignore[method-assign]
-        for finished in Dispatcher(workers, backlog, submit=submit, settings=DispatchSettings()).run():
-            if finished is not None and finished.record is not None:
-                store.add(finished.record)
-            if time.monotonic() - committed > 0.25:
-                store.commit()
-                committed = time.monotonic()
-        store.commit()
-        wall, seconds = time.monotonic() - start, sum(spent)
-        assert store.coverage.count() == num_units
-    return {"wall_s": wall, "unit_s": seconds, "lost": 1 - seconds / (wall * num_workers)}
+        original, computing.run_chunk = computing.run_chunk, partial(sines_chunk, steps)  # type: ignore[assignment]
+        try:
+            work = computing.Computation(plan, store, status, computed_on=set())
+            work.run(plan.grid.outline(store.coverage), workers)  # type: ignore[arg-type]
+        finally:
+            computing.run_chunk = original
+        assert store.coverage.count() == num_units and not status.failed
 
 
 def lost_time(*, num_units: int, unit_ms: float) -> dict[str, Any]:
-    """Return lost time at one and two workers, and the seconds Ray took to start."""
+    """Return lost time at one and two workers on the same units, and the seconds Ray took to start."""
     steps = steps_for(unit_ms)
     start = time.monotonic()
     with cluster(ExecutorSettings(num_workers=2)):
         started = time.monotonic() - start
-        two = one_run(num_units=num_units, steps=steps, num_workers=2)
-        one = one_run(num_units=num_units // 2, steps=steps, num_workers=1)
-    # the one worker does half the units: per unit its wall time counts
-    return {"start_s": started, "two": two, "one": one, "speedup": 2 * one["wall_s"] / two["wall_s"]}
+        two, one = (one_run(num_units=num_units, steps=steps, num_workers=workers) for workers in (2, 1))
+    return {"start_s": started, "two": two, "one": one, "speedup": one["wall_s"] / two["wall_s"]}
 
 
 def finished_rerun(folder: Path) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def test_nested_cluster_joins_and_does_not_end_the_connection(connection: None, 
     assert outcomes(executor)[0].value == 2
 
 
-def _message(address: str) -> tuple[str, float]:
+def _message(address: str, **more: str) -> tuple[str, float]:
     """Connect in a fresh process, since this one has a connection; returns (error text, seconds)."""
     program = (
         "import sys, time\n"
@@ -244,7 +244,7 @@ def _message(address: str) -> tuple[str, float]:
         "except ValueError as error:\n"
         "    print(type(error).__name__, error, time.monotonic() - start, sep='|')\n"
     )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | more
     done = subprocess.run(
         [sys.executable, "-c", program, address], capture_output=True, text=True, timeout=100, env=environment
     )
@@ -255,6 +255,18 @@ def _message(address: str) -> tuple[str, float]:
 def test_an_address_where_nothing_answers_fails_within_15_s() -> None:
     text, seconds = _message("127.0.0.1:1")
     assert text.startswith(ClusterError.__name__) and "127.0.0.1:1" in text and seconds < 15
+
+
+def test_auto_is_probed_too(tmp_path: Path) -> None:
+    text, seconds = _message("auto", RAY_TMPDIR=str(tmp_path))
+    assert text.startswith(ClusterError.__name__) and "part of no cluster" in text and seconds < 15
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1\n")
+    for address, more in (("auto", {}), ("", {"RAY_ADDRESS": "auto"})):
+        text, seconds = _message(address, RAY_TMPDIR=str(tmp_path), **more)
+        assert text.startswith(ClusterError.__name__) and "127.0.0.1:1" in text and seconds < 15
+    text, _ = _message("auto", RAY_TMPDIR=str(tmp_path), RAY_ADDRESS="127.0.0.1:2")
+    assert "127.0.0.1:2" in text
 
 
 def test_a_listener_that_is_no_ray_head_fails_within_15_s() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tinytrain_dist.foundation.errors import DataError, ExitCode, StorageError
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Chunk
+from tinytrain_dist.simulation.settings import DispatchSettings
 from tinytrain_dist.simulation.unit import MachineError
 from tinytrain_dist.simulation.worker import run_chunk
 
@@ -55,3 +58,35 @@ def test_a_machine_with_other_data_says_so_and_computes_nothing(tmp_path: Path) 
             next(run_chunk(plan.weights, setup, chunk))
         assert isinstance(end.value.value, DataError) and said in str(end.value.value)
     assert not (tmp_path / "shards").exists()
+
+
+class Deadly(LastLayerLike):
+    """Kills its process on one task."""
+
+    def adapt(self, task: TargetTask, plan: UpdatePlan) -> Adaptation:
+        if task.task_id.endswith("/2"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Adaptation(accuracy_before=0.5, accuracy_after=0.5, losses=(1.0, 0.5))
+
+
+def test_a_task_that_kills_a_serial_driver_becomes_a_row_and_not_the_end_of_every_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_method(monkeypatch, Deadly("deadly"))
+    settings = tiny_settings(
+        num_tasks=5,
+        domains=("signs",),
+        methods=("deadly",),
+        dispatch=DispatchSettings(chunk_seconds=1e3, max_attempts=2),
+    )
+    ends = []
+    while len(ends) < 6 and (not ends or ends[-1] != 0):
+        child = os.fork()
+        if child == 0:
+            os._exit(int(run(settings, tmp_path, run_id="mine").exit_code != ExitCode.PARTIAL))
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    assert ends == [-signal.SIGKILL] * 3 + [0], "in company, alone twice, and then never again"
+    rows = {row["task_index"]: row for row in rows_of(tmp_path / "mine")}
+    assert {index for index, row in rows.items() if row["status"] == "crashed"} == {2} and len(rows) == 5
+    assert rows[2]["message"] == "2 processes that computed this task alone died"
+    assert not (tmp_path / "mine" / "attempt.json").exists()

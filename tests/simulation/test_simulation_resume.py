@@ -15,6 +15,7 @@ import yaml
 from tiny_simulation import DEVICES, Raises, add_method, chunks_of, rows_of, run, tiny_settings
 
 from tinytrain_dist.adaptation.settings import FineTuneSettings
+from tinytrain_dist.costs.schemes import Scheme
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.foundation.errors import (
     ConfigError,
@@ -24,7 +25,8 @@ from tinytrain_dist.foundation.errors import (
 )
 from tinytrain_dist.foundation.paths import resource_folder
 from tinytrain_dist.foundation.storage import local, open_storage
-from tinytrain_dist.simulation import engine, unit
+from tinytrain_dist.simulation import engine, unit, worker
+from tinytrain_dist.simulation import settings as run_settings
 from tinytrain_dist.simulation.computing import Computation
 from tinytrain_dist.simulation.engine import SimulationResult
 from tinytrain_dist.simulation.lock import run_lock
@@ -150,6 +152,36 @@ def test_a_changed_identity_is_refused_by_key_and_starts_elsewhere(
     forced = run(settings, tmp_path, run_id="mine", force_new=True)
     assert forced.folder.name == "mine-2" and document(first)["identity"]["seed"] == 0
     assert run(settings, tmp_path).folder.name != first.folder.name  # derived ids never meet
+
+
+def test_another_default_scheme_or_initialization_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tiny_settings(num_tasks=1, methods=("raw_pixels",))
+    run(small, tmp_path, run_id="mine")
+    with monkeypatch.context() as patch:
+        other = Scheme(backbone=small.backbone, input_shares=(), num_last_biases=1)
+        patch.setattr(run_settings, "default_scheme", lambda backbone: other)
+        with pytest.raises(RunLockedError, match=f"default_scheme: .* there, '{other.hash}' asked"):
+            run(small, tmp_path, run_id="mine")
+    path = tmp_path / "mine" / "run.json"
+    path.write_text(path.read_text().replace('"initialization": "random"', '"initialization": "pretrained"'))
+    with pytest.raises(RunLockedError, match="initialization: 'pretrained' there, 'random' asked"):
+        run(small, tmp_path, run_id="mine")
+
+
+def test_rows_of_another_kind_of_machine_are_mixed_in_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = tiny_settings(num_tasks=1, methods=("raw_pixels",))
+    first = run(small, tmp_path)
+    (here,) = document(first)["computed_on"]
+    assert here.startswith(f"torch {document(first)['versions']['torch']}")
+    assert "last digits may differ" not in caplog.text
+    monkeypatch.setattr(worker, "kind_of_machine", lambda: "torch 1.0, abacus")
+    larger = run(replace(small, num_tasks=2), tmp_path)
+    assert document(larger)["computed_on"] == sorted([here, "torch 1.0, abacus"])
+    assert caplog.text.count("last digits may differ") == 1
 
 
 def test_changed_images_of_a_domain_are_refused_even_after_other_domains(tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ from importlib import metadata
 from pathlib import Path
 
 from tinytrain_dist.execution.head_inquiry import Head, ask_head
-from tinytrain_dist.execution.ray_session import auth_mode, probe
+from tinytrain_dist.execution.ray_session import auth_mode, place_of, probe
 from tinytrain_dist.foundation.diagnosis import Diagnosis, ok, problem, warning
-from tinytrain_dist.foundation.errors import ClusterError, ExitCode, TinyTrainError
+from tinytrain_dist.foundation.errors import ExitCode, TinyTrainError
 
 DASHBOARD_TIMEOUT_S = 2.0
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]", "")
 _TOKEN_FILE = Path(".ray") / "auth_token"
-_CURRENT = Path("ray") / "ray_current_cluster"
 
 
 def diagnose_cluster(address: str | None = None) -> Iterator[Diagnosis]:
@@ -27,7 +26,7 @@ def diagnose_cluster(address: str | None = None) -> Iterator[Diagnosis]:
         yield ok("ray", "no address is set: a job starts a cluster of this machine and ends it again")
         return
     try:
-        place = _current_cluster() if target == "auto" else target
+        place = place_of(target)
         probe(place)
         head = ask_head(place, token=_token())
     except TinyTrainError as error:
@@ -39,15 +38,6 @@ def diagnose_cluster(address: str | None = None) -> Iterator[Diagnosis]:
         yield _size(head, place)
         yield from _version(head)
         yield from _dashboard(head)
-
-
-def _current_cluster() -> str:
-    """Return the address of the cluster this machine is part of, as ``ray start`` leaves it."""
-    path = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / _CURRENT
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ClusterError(f"'auto': this machine is part of no cluster ({path}: {error.strerror})") from error
 
 
 def _token() -> str | None:

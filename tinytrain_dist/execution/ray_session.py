@@ -22,6 +22,7 @@ from tinytrain_dist.foundation.logs import logger
 _log = logger(__name__)
 PROBE_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 500_000_000
+_CURRENT = Path("ray") / "ray_current_cluster"
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS_FRAME = 4
 
@@ -106,9 +107,9 @@ def _start_embedded(ray: Any, num_workers: int | None) -> None:
 
 
 def _join(ray: Any, address: str) -> None:
-    if address != "auto":
-        probe(address)
-    context = _init(ray, f"the Ray cluster at {address}", address=address)
+    place = place_of(address)
+    probe(place)
+    context = _init(ray, f"the Ray cluster at {place}", address=place)
     host = str(getattr(context, "dashboard_url", "") or "").partition(":")[0]
     if os.environ["RAY_AUTH_MODE"] == "disabled" and host not in ("", "127.0.0.1", "localhost"):
         _log.warning(
@@ -129,6 +130,21 @@ def _init(ray: Any, what: str, **options: Any) -> Any:
     finally:
         if main and before not in (signal.SIG_DFL, None):
             signal.signal(signal.SIGTERM, before)
+
+
+def place_of(address: str) -> str:
+    """Return ``host:port`` of an address; ``auto`` is ``RAY_ADDRESS``, else the cluster that ``ray start`` left here.
+
+    Raises ``ClusterError`` where this machine is part of no cluster.
+    """
+    named = os.environ.get("RAY_ADDRESS", "")
+    if address != "auto" or named not in ("", "auto", "local"):
+        return address if address != "auto" else named
+    path = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / _CURRENT
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ClusterError(f"'auto': this machine is part of no cluster ({path}: {error.strerror})") from error
 
 
 def probe(address: str) -> None:

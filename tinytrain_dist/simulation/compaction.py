@@ -1,7 +1,8 @@
 """Shards -> the tables people read: ``results/`` in parts, ``tasks.parquet``, ``failures.parquet``; in one pass.
 
-Shards go by in the order of their tasks; a part is written as soon as its rows are together, so memory does not
-grow with the run. Inside a part the rows are sorted by domain, task index, checkpoint, method, variant and device.
+Shards go by in the order of their tasks; a part of results/ is written as soon as its rows are together. What grows
+with the run is one row a task, and the rows that failed: these two tables are one file each. Inside a part the rows
+are sorted by domain, task index, checkpoint, method, variant and device.
 """
 
 from __future__ import annotations

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from tinytrain_dist.execution.executor import Executor
-from tinytrain_dist.foundation.errors import TooManyFailuresError
+from tinytrain_dist.foundation.errors import RunLockedError, StorageError, TooManyFailuresError
+from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.simulation.backlog import Backlog
 from tinytrain_dist.simulation.dispatch import Dispatcher, Finished
 from tinytrain_dist.simulation.plan_run import RunPlan
@@ -14,8 +17,10 @@ from tinytrain_dist.simulation.rates import Group, Rates
 from tinytrain_dist.simulation.request import Chunk, ShardRecord
 from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
+from tinytrain_dist.simulation.suspects import Suspects
 from tinytrain_dist.simulation.worker import failed_shard, run_chunk
 
+_log = logger(__name__)
 MIN_TASKS_FOR_SHARE = 10
 """A run is not stopped before so many tasks: a share of fewer says nothing."""
 COMMIT_SHARDS, COMMIT_S = 64, 0.25
@@ -23,10 +28,27 @@ COMMIT_SHARDS, COMMIT_S = 64, 0.25
 
 
 class Computation:
-    """Computes what is missing in a store."""
+    """Computes what is missing in a store.
 
-    def __init__(self, plan: RunPlan, store: RunStore, status: RunStatus) -> None:
-        self._plan, self._store, self._status = plan, store, status
+    Attributes
+    ----------
+    suspects
+        Given where the units run in this very process, which may have died of one before.
+    computed_on
+        Kinds of machines that computed the run's rows: those of earlier commands, and what is met here.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        store: RunStore,
+        status: RunStatus,
+        *,
+        computed_on: set[str],
+        suspects: Suspects | None = None,
+    ) -> None:
+        self._plan, self._store, self._status, self.computed_on = plan, store, status, computed_on
+        self._suspects = suspects
         self._committed = time.monotonic()
 
     def run(self, missing: dict[Group, int], workers: Executor) -> None:
@@ -37,25 +59,36 @@ class Computation:
         TooManyFailuresError
             More than ``max_failed_share`` of the finished tasks failed.
         """
+        try:
+            if self._suspects is not None:
+                self._suspects.settle(self._plan, self._store, run_chunk)
+                missing = self._plan.grid.outline(self._store.coverage)
+            self._dispatch(missing, workers)
+        finally:
+            self._store.commit()
+            if self._suspects is not None:
+                with suppress(RunLockedError, StorageError):  # what ended the run is what counts
+                    self._store.guard()
+                    self._suspects.clear()
+
+    def _dispatch(self, missing: dict[Group, int], workers: Executor) -> None:
         dispatch, grid = self._plan.settings.dispatch, self._plan.grid
+        function = run_chunk if self._suspects is None else partial(self._suspects.noted, run_chunk)
         weights, setup = workers.share(self._plan.weights), workers.share(self._plan.setup)
 
         def submit(chunk: Chunk, *, deadline_s: float) -> int:
             chunk = replace(chunk, stored=self._store.sources(chunk))
-            return workers.submit(run_chunk, weights, setup, chunk, deadline_s=deadline_s)
+            return workers.submit(function, weights, setup, chunk, deadline_s=deadline_s)
 
         backlog = Backlog(
             grid.pieces(self._store.coverage), missing, rates=Rates(self._plan.unit_seconds),
             chunk_seconds=dispatch.chunk_seconds,
         )  # fmt: skip
         dispatcher = Dispatcher(workers, backlog, submit=submit, settings=dispatch)
-        try:
-            for finished in dispatcher.run():
-                if finished is not None:
-                    self.enter(finished)
-                self._keep_up(dispatcher, workers)
-        finally:
-            self._store.commit()
+        for finished in dispatcher.run():
+            if finished is not None:
+                self.enter(finished)
+            self._keep_up(dispatcher, workers)
 
     def _keep_up(self, dispatcher: Dispatcher, workers: Executor) -> None:
         now = time.monotonic()
@@ -75,9 +108,17 @@ class Computation:
             status, message = finished.failure.kind, finished.failure.message
             record = failed_shard(self._plan.setup, finished.chunk, status=status, message=message)
         _check_record(record, finished.chunk)
+        self._note_machine(finished.computed_on)
         if self._store.add(record):
             self._status.add(tasks=record.num_tasks, rows=record.rows, failed=record.failed_tasks)
         self._check_budget()
+
+    def _note_machine(self, found: str) -> None:
+        if found and found not in self.computed_on:
+            if self.computed_on:
+                others, where = "; ".join(sorted(self.computed_on)), self._store.storage.location
+                _log.warning("%s: rows of (%s) meet rows of (%s): last digits may differ", where, found, others)
+            self.computed_on.add(found)
 
     def _check_budget(self) -> None:
         status, limit = self._status, self._plan.settings.dispatch.max_failed_share

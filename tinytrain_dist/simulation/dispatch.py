@@ -34,10 +34,11 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkReport:
-    """What a worker sends back: the shard's record, and the seconds its tasks took."""
+    """What a worker sends back: the shard's record, the seconds its tasks took, and what computed them."""
 
     record: ShardRecord
     seconds: float
+    computed_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Finished:
     chunk: Chunk
     record: ShardRecord | None
     failure: Failure | None
+    computed_on: str = ""
 
 
 class Submit(Protocol):
@@ -170,7 +172,7 @@ class Dispatcher:
             self._troubles = 0
             seconds, group = outcome.value.seconds, (chunk.domain, chunk.cells)
             self._backlog.rates.observe(group, seconds=seconds, num_tasks=chunk.num_tasks)
-            yield Finished(chunk, outcome.value.record, None)
+            yield Finished(chunk, outcome.value.record, None, outcome.value.computed_on)
         elif not flight.tickets:
             yield from self._blame(chunk, outcome.failure, outcome.progress)
 

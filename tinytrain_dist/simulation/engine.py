@@ -26,10 +26,18 @@ from tinytrain_dist.simulation.computing import Computation
 from tinytrain_dist.simulation.finished import SUCCESS, read_totals, success_document, write_tables
 from tinytrain_dist.simulation.lock import RunLock, run_lock
 from tinytrain_dist.simulation.plan_run import RunPlan, plan_run
-from tinytrain_dist.simulation.run_document import check_identity, free_place, name_of, write_run_document
+from tinytrain_dist.simulation.run_document import (
+    COMPUTED_ON,
+    check_identity,
+    free_place,
+    name_of,
+    read_run_document,
+    write_run_document,
+)
 from tinytrain_dist.simulation.settings import SimulationSettings, run_id_of
 from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
+from tinytrain_dist.simulation.suspects import Suspects
 
 _log = logger(__name__)
 
@@ -115,6 +123,7 @@ class _Run:
     ) -> None:
         self._plan, self._storage, self._executor, self._config = plan, storage, executor, config
         self._guard = lock.check
+        self._computed_on = set((read_run_document(storage) or {}).get(COMPUTED_ON, ()))
         self._store = RunStore(
             storage, identity=plan.setup.run_identity, profiles=plan.profile_hashes, guard=lock.check
         )
@@ -143,7 +152,10 @@ class _Run:
                 open_executor(self._executor) as workers,
                 progress("simulate", total=status.total, done=status.cached) as status.meter,
             ):
-                Computation(self._plan, self._store, status).run(missing, workers)
+                suspects = Suspects(self._storage) if self._executor.kind == "serial" else None
+                Computation(self._plan, self._store, status, computed_on=self._computed_on, suspects=suspects).run(
+                    missing, workers
+                )
         except RunLockedError:
             raise  # the run is another driver's now: what it says of itself stays
         except (TinyTrainError, KeyboardInterrupt) as error:
@@ -161,6 +173,7 @@ class _Run:
 
     def _document(self, state: str, **extra: Any) -> None:
         self._guard()
+        extra[COMPUTED_ON] = sorted(self._computed_on)
         write_run_document(self._storage, self._plan, self._config, status=state, **extra)
 
     def _record_stop(self, error: BaseException) -> None:

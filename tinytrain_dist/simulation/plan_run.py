@@ -97,7 +97,9 @@ def plan_run(settings: SimulationSettings) -> RunPlan:
         seed=settings.seed,
         domain_hashes=tuple((d.name, d.content_hash) for d in domains),
     )
-    identity = identity_of(settings, checkpoint=checkpoint, domain_hashes=dict(setup.domain_hashes))
+    identity = identity_of(
+        settings, checkpoint=checkpoint, initialization=initialization, domain_hashes=dict(setup.domain_hashes)
+    )
     setup = replace(setup, run_identity=content_hash({k: v for k, v in identity.items() if k != "domain_hashes"}))
     return RunPlan(settings=settings, setup=setup, weights=weights, domains=domains, identity=identity)
 

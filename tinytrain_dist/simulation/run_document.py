@@ -17,6 +17,8 @@ from tinytrain_dist.simulation.plan_run import RunPlan
 
 DOCUMENT = "run.json"
 KIND = "simulate"
+COMPUTED_ON = "computed_on"
+"""Key under which a run lists the kinds of machines its rows were computed on."""
 RATE_SEARCH = "learning_rate_search"
 """Key under which a run says how ``finetune.learning_rate: auto`` was decided."""
 _PACKAGES = ("torch", "ray", "pyarrow", "numpy", "duckdb")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
+from tinytrain_dist.costs.schemes import default_scheme
 from tinytrain_dist.data.domain import SplitName
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.foundation.errors import ConfigError
@@ -100,8 +101,15 @@ class SimulationSettings:
             raise ConfigError(f"episodes.num_tasks: found {self.num_tasks}; allowed: 1 or more")
 
 
-def identity_of(settings: SimulationSettings, *, checkpoint: str, domain_hashes: dict[str, str]) -> dict[str, Any]:
-    """Return the keys that decide every number: two requests with equal identity share one run."""
+def identity_of(
+    settings: SimulationSettings, *, checkpoint: str, initialization: str, domain_hashes: dict[str, str]
+) -> dict[str, Any]:
+    """Return the keys that decide every number: two requests with equal identity share one run.
+
+    Not among them: PyTorch's version and the kind of CPU, on which only last digits depend. ``run.json`` says under
+    ``computed_on`` which ones made the rows, and a command that adds another one says so.
+    """
+    shipped = default_scheme(settings.backbone) if settings.selection.scheme is None else None
     identity: dict[str, Any] = {
         "seed": settings.seed,
         "split": settings.split,
@@ -109,6 +117,8 @@ def identity_of(settings: SimulationSettings, *, checkpoint: str, domain_hashes:
         "resolution": settings.resolution,
         "backbone": settings.backbone,
         "checkpoint": checkpoint,
+        "initialization": initialization,
+        "default_scheme": None if shipped is None else shipped.hash,  # its content may change between releases
         "finetune": {k: v for k, v in tuning_values(settings.finetune).items() if k not in CHANGES_NO_NUMBER},
         "selection": asdict(settings.selection),
         "numerics": settings.finetune.numerics,

@@ -39,7 +39,7 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 class TaskTable:
-    """Takes rows part by part; remembers one bit a task and what has failed."""
+    """Takes rows part by part; keeps one row a task (about 180 bytes), and a bit that says whether it failed."""
 
     def __init__(self) -> None:
         self._seen: dict[str, Bitmap] = {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 import time
 from collections.abc import Generator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tinytrain_dist.adaptation.methods import METHODS
@@ -58,9 +60,14 @@ def run_chunk(
         _check_domain(setup, chunk.domain)
         stored = read_stored(storage, chunk, setup=setup)
         results, seconds = yield from _computed(network_of(setup, flat), setup, chunk, stored)
-        return ChunkReport(write_shard(storage, chunk, results, setup=setup), seconds)
+        return ChunkReport(write_shard(storage, chunk, results, setup=setup), seconds, kind_of_machine())
     except (StorageError, DataError, MachineError) as error:
         return error
+
+
+def kind_of_machine() -> str:
+    """Return what the last digits of a number depend on: PyTorch's version, and which kernels it takes on this CPU."""
+    return f"torch {torch.__version__}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _check_domain(setup: UnitSetup, name: str) -> None:
