@@ -132,8 +132,8 @@ def _accuracy(chosen: Choice, sizes: TaskSizes) -> list[str]:
         return ["The accuracy rests on a single task: no interval.", wider]
     text = (
         f"Accuracy: ±{50 * (high - low):.1f} points (95 %, Student's t over tasks). The tasks share these "
-        f"{sizes.num_pictures} pictures: the interval covers which of them a task learns from and is judged on, and nothing "
-        "beyond these pictures."
+        f"{sizes.num_pictures} pictures: the interval covers which of them a task learns from and is judged on, and "
+        "nothing beyond these pictures."
     )
     if high - low > 0.02:
         more = tasks_for(0.01, low=low, high=high, num_tasks=chosen.num_tasks)
