@@ -63,7 +63,8 @@ def pareto_figure(rows: Rows, notes: Sequence[str]) -> go.Figure:
             x=[c.value / 1e3 for c in some], y=[100 * c.accuracy_mean for c in some],
             error_x=_ends(1e-3, [(c.value, c.value_low, c.value_high) for c in some]),
             error_y=_ends(100.0, [(c.accuracy_mean, c.accuracy_low, c.accuracy_high) for c in some]),
-            text=[_shown(f"{c.label} on {c.device}, {c.standing}") for c in some], hovertemplate="%{text}: %{y:.1f} %, %{x:.3g} J",
+            text=[_shown(f"{c.label} on {c.device}, {c.standing}") for c in some],
+            hovertemplate="%{text}: %{y:.1f} %, %{x:.3g} J",
         )  # fmt: skip
     figure.update_xaxes(type="log")
     return _finished(figure, "Accuracy against energy", "median energy per task (J)", "query accuracy (%)", notes)

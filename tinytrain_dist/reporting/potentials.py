@@ -10,7 +10,6 @@ from tinytrain_dist.reporting.intervals import Estimate
 from tinytrain_dist.reporting.page_parts import sampled_part
 from tinytrain_dist.reporting.runs import RunResults
 
-
 NETWORK = ("backbone", "initialization", "checkpoint")
 
 
