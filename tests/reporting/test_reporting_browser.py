@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from synthetic_page import HOSTILE, hostile_rows, page_rows, write_side_files
@@ -121,6 +124,59 @@ def test_each_filter_changes_every_chart_and_table(browser: Browser, full_page: 
     tab.close()
 
 
+def two_networks() -> list[dict[str, Any]]:
+    """Two networks; the weaker one starts 20 points lower, and on glyphs so low that no task of the other does."""
+    rows = page_rows(num_tasks=8)
+    weak = []
+    for row in rows:
+        if row["method"] != "raw_pixels":
+            low = 0.2 + (0.2 if row["domain"] == "glyphs" else 0.0)
+            weak.append(row | {"checkpoint": "decaf", "initialization": "random",
+                               "accuracy_before": row["accuracy_before"] - low,
+                               "accuracy_after": max(0.0, row["accuracy_after"] - low)})  # fmt: skip
+    return rows + weak
+
+
+def test_titles_do_not_mix_networks_and_every_mark_has_its_interval(browser: Browser, tmp_path: Path) -> None:
+    rows = two_networks()
+    path = write_run(tmp_path / "run", rows)
+    write_side_files(path, rows)  # the curves of the weak network; the other's lie 20 points above
+    for file in sorted((path / "curves").iterdir()):
+        points = pq.read_table(file).to_pylist()
+        above = [point | {"checkpoint": "c0ffee", "accuracy": point["accuracy"] + 0.2} for point in points]
+        pq.write_table(pa.Table.from_pylist(above), file.with_name(f"strong-{file.name}"))
+    tab = Opened(browser, write_page(open_run(path)))
+    title = tab.page.locator("#title-spread").inner_text()
+    shown = re.fullmatch(r"Before any update \((.*)\) (.*) is the hardest domain \((.*) %\) .* \((.*) %\)", title)
+    assert shown is not None and "none" in shown[1], title
+    cells = comparison_table(open_run(path), by="domain")
+    ours = [row for row in cells if row.method == "none" and row.initialization and row.initialization in shown[1]]
+    means = sorted(100 * (row.accuracy_mean or 0.0) for row in ours)
+    assert [float(shown[3]), float(shown[4])] == pytest.approx(means, abs=0.06)
+    layout, curves = (
+        tab.page.evaluate(f"document.getElementById('chart-curves').{part}") for part in ("layout", "data")
+    )
+    assert not layout.get("shapes")  # the two networks do not start at one accuracy
+    assert all(max(curve["error_y"]["array"]) > 0 for curve in curves)
+    fisher = tab.page.evaluate("document.getElementById('chart-fisher').data.filter(d => d.type === 'bar')")
+    assert len(fisher) == 1 and "mcunet" not in fisher[0]["name"]  # potentials were stored of one network only
+    tab.page.close()
+
+
+def test_what_is_left_out_of_the_failures_is_said(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinytrain_dist.reporting.page_data.MAX_TROUBLES", 1)
+    rows = page_rows(num_tasks=4) + [
+        failed_row("timeout", "late", task_id=f"bad{i}", task_index=10 + i, method="none", domain=domain)
+        for i, domain in enumerate(("signs", "glyphs"))
+    ]
+    tab = Opened(browser, write_page(open_run(write_run(tmp_path / "run", rows))))
+    cut = tab.page.locator("#troubles-cut")
+    assert cut.is_visible() and "rarer finding" in cut.inner_text() and "may be too low" in cut.inner_text()
+    tab.page.close()
+
+
 def test_figures_on_the_page_are_those_of_the_tables_of_the_planner(browser: Browser, full_page: Path) -> None:
     rows = comparison_table(open_run(full_page.parent))
     tab = Opened(browser, full_page)
@@ -132,7 +188,7 @@ def test_figures_on_the_page_are_those_of_the_tables_of_the_planner(browser: Bro
         )
         found = {(cell[0], cell[1]): (cell[-1], float(cell[2]), float(cell[3].replace(",", ""))) for cell in cells}
         planned = choices(rows, cost)
-        assert len(planned) == 4 * 3 - 1 and any(choice.on_front for choice in planned)
+        assert len(planned) == 4 * 3 - 2 and any(choice.on_front for choice in planned)
         for choice in planned:
             place, accuracy, value = found[choice.device, choice.label]
             assert place == ("knee" if choice.knee else "front" if choice.on_front else "")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from synthetic_page import HOSTILE, hostile_rows, page_rows, write_side_files
 from synthetic_run import failed_row, grid_rows, result_row
@@ -15,6 +17,7 @@ from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.reporting import page_data, page_parts
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.failures import troubles
+from tinytrain_dist.reporting.figures import FIGURES
 from tinytrain_dist.reporting.page import json_for_script, render_page, write_page
 from tinytrain_dist.reporting.runs import open_run
 
@@ -257,3 +260,33 @@ def test_a_target_that_cannot_be_written_is_a_storage_error(make_run: MakeRun) -
     (run.path / "report.html").mkdir()
     with pytest.raises(StorageError, match=r"report\.html: cannot be written"):
         write_page(run)
+
+
+def test_potentials_are_of_one_network_each(make_run: MakeRun) -> None:
+    rows = page_rows(num_tasks=4)
+    other = [row | {"checkpoint": "decaf", "initialization": "random"} for row in rows if row["backbone"]]
+    path = make_run(rows + other)
+    tasks = sorted({row["task_id"] for row in rows})
+    points = [
+        {"task_id": task, "checkpoint": name, "layer": layer, "potential": weight * (layer - 39), "delta": [0.0]}
+        for name, weight, top in (("c0ffee", 1.0, 42), ("decaf", 1e6, 41))
+        for task in tasks[: 4 if name == "c0ffee" else 3] for layer in range(40, top)
+    ]  # fmt: skip
+    (path / "fisher").mkdir()
+    pq.write_table(pa.Table.from_pylist(points), path / "fisher" / "0.parquet")
+    found = {entry["name"]: entry for entry in figures(path)["potentials"] if entry["d"] == page_data.ALL}
+    assert {name: entry["n"] for name, entry in found.items()} == {
+        "mcunet, meta_trained, c0ffee": 4, "mcunet, random, decaf": 3,
+    }  # fmt: skip
+    assert found["mcunet, meta_trained, c0ffee"]["shares"]["41"][0] == pytest.approx(100 * 2 / 3, rel=1e-4)
+    assert found["mcunet, random, decaf"]["shares"]["40"][0] == pytest.approx(100.0)
+
+
+def test_the_figure_of_the_front_has_the_ends_of_both_axes(make_run: MakeRun) -> None:
+    rows = comparison_table(open_run(make_run()))
+    drawn = FIGURES["pareto"](rows, [])
+    marks = [(x, trace.error_x.array[place], trace.error_x.arrayminus[place], trace.error_y.array[place])
+             for trace in drawn.data for place, x in enumerate(trace.x)]  # fmt: skip
+    assert len(marks) > 4
+    for energy, up, down, half in marks:
+        assert (up, down) == pytest.approx((energy, energy / 2)) and half > 0

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from planner_rows import PHASES, Capture, MakeRun, document, rows_with_ram
 from scipy import stats
-from synthetic_run import result_row
+from synthetic_run import Row, result_row
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ExitCode
@@ -90,6 +90,51 @@ def test_what_is_reached_within_a_budget(make_run: MakeRun) -> None:
         assert found["none"].accuracy_mean == pytest.approx(0.2)
         assert found["tinytrain"].share_done == (limit >= 5000)
     assert reached_within(run, resource="time", limit=10.0)[-1].accuracy_mean is None  # not even the prototypes
+
+
+def curve_of(row: Row, *, method: str | None = None) -> list[dict[str, object]]:
+    """Accuracies at iterations 10, 20, 30, 40 on the straight line from before to after, under a method's name."""
+    keys = {name: row[name] for name in ("task_id", "checkpoint", "method", "variant", "plan_hash")}
+    keys |= {"method": method or row["method"], "variant": f"{method or row['method']}-1"}
+    before, after = row["accuracy_before"], row["accuracy_after"]
+    return [keys | {"iteration": i, "loss": 1.0, "accuracy": before + (after - before) * i / 40}
+            for i in (10, 20, 30, 40)]  # fmt: skip
+
+
+def write_curves(path: Path, points: list[dict[str, object]]) -> None:
+    (path / "curves").mkdir()
+    pq.write_table(pa.Table.from_pylist(points), path / "curves" / "c.parquet")
+
+
+def test_an_outcome_taken_from_an_equal_plan_has_its_curve(make_run: MakeRun) -> None:
+    """last_layer's plan was tuned first; sparse_update took its outcome. Another outcome has no curve of its own."""
+    same: Row = {"plan_status": "ok", "plan_hash": "p", "accuracy_before": 0.2, "loss_last": 0.5, **PHASES}
+    rows = [result_row(method=name, variant=f"{name}-1", accuracy_after=accuracy, **same)
+            for name, accuracy in (("last_layer", 0.8), ("sparse_update", 0.8), ("tinytrain", 0.6))]  # fmt: skip
+    path = make_run(rows)
+    write_curves(path, curve_of(rows[0]))
+    found = {r.method: r for r in reached_within(open_run(path), resource="time", limit=3000.0)}
+    assert found["last_layer"].accuracy_mean == pytest.approx(0.5)
+    assert found["sparse_update"].accuracy_mean == pytest.approx(0.5) and found["sparse_update"].iteration_p50 == 20
+    assert found["tinytrain"].accuracy_mean == pytest.approx(0.2)
+
+
+def test_within_a_budget_prices_have_ends_and_tasks_are_common(make_run: MakeRun) -> None:
+    """5 s a task, 2.5 to 10 s: within 3 s iteration 20, at best all is done (2.5 s), at worst 0.5 of 10 iterations."""
+    ends = PHASES | {"latency_low_ms": 2500.0, "latency_high_ms": 10_000.0}
+    rows = [
+        result_row(task_id=f"t{i}", task_index=i, method=name, variant=f"{name}-1", plan_status="ok", plan_hash=name,
+                   accuracy_before=0.2, accuracy_after=0.6 + 0.2 * i, **ends)
+        for name, num in (("last_layer", 2), ("tinytrain", 1)) for i in range(num)
+    ]  # fmt: skip
+    path = make_run(rows)
+    write_curves(path, [point for row in rows for point in curve_of(row)])
+    found = {r.method: r for r in reached_within(open_run(path), resource="time", limit=3000.0)}
+    two = found["last_layer"]
+    assert (two.num_tasks, two.num_common) == (2, 1) and two.accuracy_mean == pytest.approx((0.4 + 0.5) / 2)
+    assert two.accuracy_common_mean == pytest.approx(0.4) == found["tinytrain"].accuracy_common_mean
+    assert two.accuracy_if_cheap == pytest.approx(0.7) and two.share_done_if_cheap == 1.0
+    assert two.accuracy_if_dear == pytest.approx(0.2) and two.share_done == two.share_done_if_dear == 0.0
 
 
 def test_plan_prints_one_document_with_every_section(make_run: MakeRun, tmp_path: Path, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinytrain_dist.backbones.card import CheckpointCard
+from tinytrain_dist.backbones.card import CheckpointCard, Initialization
 from tinytrain_dist.backbones.checkpoint import save_checkpoint
 from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.cli import main
@@ -24,6 +25,7 @@ from tinytrain_dist.verbs.advise_pictures import import_pictures, read_pictures
 from tinytrain_dist.verbs.advise_weights import find_weights
 
 BACKBONE = "mobilenet_v2_w0.1"
+KINDS: tuple[tuple[str, Initialization], ...] = (("a", "meta_trained"), ("b", "pretrained"), ("c", "random"))
 EVIL = "=cmd()<script>alert(1)<\\script>"
 
 
@@ -38,10 +40,10 @@ def pictures(folder: Path, *, classes: tuple[str, ...] = ("cup", "plate", EVIL),
     return folder
 
 
-def weights(path: Path) -> Path:
+def weights(path: Path, *, initialization: Initialization = "meta_trained", backbone: str = BACKBONE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    card = CheckpointCard(initialization="meta_trained", resolution=32)
-    save_checkpoint(path, build_backbone(BACKBONE, resolution=32, seed=1), card)
+    card = CheckpointCard(initialization=initialization, resolution=32)
+    save_checkpoint(path, build_backbone(backbone, resolution=32, seed=1), card)
     return path
 
 
@@ -55,7 +57,7 @@ def test_pictures_in_an_answer_out(tmp_path: Path, capsys: pytest.CaptureFixture
     images, root = pictures(tmp_path / "my <b>photos"), tmp_path / "runs"
     weights(root / "meta-small" / "weights.safetensors")
     (root / "meta-small" / "_SUCCESS").touch()
-    assert advise(images, root) == ExitCode.DONE
+    assert advise(images, root, "--backbone", BACKBONE) == ExitCode.DONE  # no weights are shipped for it
     out, err = capsys.readouterr()
     flat = " ".join(out.split())
     for words in (
@@ -69,7 +71,8 @@ def test_pictures_in_an_answer_out(tmp_path: Path, capsys: pytest.CaptureFixture
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my <b>photos", "runs"]
 
     shutil.move(images, tmp_path / "moved")
-    assert advise(tmp_path / "moved", root, "--json", "--max-joules", "5J", "--max-ram", "512KiB") == ExitCode.DONE
+    words = ("--backbone", BACKBONE, "--json", "--max-joules", "5J", "--max-ram", "512KiB")
+    assert advise(tmp_path / "moved", root, *words) == ExitCode.DONE
     out, err = capsys.readouterr()
     assert "nothing was computed again" in err
     found = json.loads(out)
@@ -151,7 +154,7 @@ def test_what_is_refused_before_anything_is_written(tmp_path: Path, capsys: pyte
     images, root, file = pictures(tmp_path / "a"), tmp_path / "runs", str(weights(tmp_path / "w.safetensors"))
     one = pictures(tmp_path / "one", classes=("cup",), count=2)
     use, bad = ExitCode.USAGE, ExitCode.BAD_INPUT
-    assert "'make run'" in refused(capsys, use, images, root)
+    assert "'make run'" in refused(capsys, use, images, root, "--backbone", BACKBONE)
     assert "or 'stm32h743'" in refused(capsys, bad, images, root, "--devices", "stm32h744", "--weights", file)
     assert "two such classes for any statement" in refused(capsys, bad, one, root, "--weights", file)
     assert "no such folder" in refused(capsys, bad, tmp_path / "none", root, "--weights", file)
@@ -162,19 +165,46 @@ def test_what_is_refused_before_anything_is_written(tmp_path: Path, capsys: pyte
     assert "unknown method" in refused(capsys, use, images, root, "--methods", "nome", "--weights", file)
 
 
+def test_shipped_weights_come_before_the_newest(tmp_path: Path) -> None:
+    shipped, root = tmp_path / "shipped", tmp_path / "runs"
+    trained = weights(root / "meta-a" / "weights.safetensors")
+    (trained.parent / "_SUCCESS").touch()
+    mine = weights(shipped / f"{BACKBONE}.safetensors")
+
+    def found(given: str | None = None, backbone: str | None = None) -> Path:
+        return find_weights(given, backbone=backbone, run_root=root, shipped_folder=shipped).path
+
+    assert found() == found(backbone=BACKBONE) == mine and found(str(trained)) == trained
+    mine.rename(shipped / "other.safetensors")
+    assert found(backbone=BACKBONE) == trained
+
+
+def test_only_meta_trained_weights_are_the_newest(tmp_path: Path) -> None:
+    for name, kind in KINDS:
+        path = weights(tmp_path / name / "weights.safetensors", initialization=kind)
+        (path.parent / "_SUCCESS").touch()
+        os.utime(path, (0, ord(name)))
+    nothing = tmp_path / "nothing"
+    found = find_weights(None, backbone=None, run_root=tmp_path, shipped_folder=nothing)
+    assert found.path.parent.name == "a"
+
+
 def test_weights_are_the_newest_meta_trained_or_the_file_named(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
     with pytest.raises(ConfigError, match="weights import"):
-        find_weights(None, backbone=None, run_root=tmp_path)
+        find_weights(None, backbone=None, run_root=tmp_path, shipped_folder=nothing)
     unfinished = weights(tmp_path / "meta-a" / "weights.safetensors")
     with pytest.raises(ConfigError, match="no meta-trained weights"):
-        find_weights(None, backbone=None, run_root=tmp_path)
+        find_weights(None, backbone=None, run_root=tmp_path, shipped_folder=nothing)
     (unfinished.parent / "_SUCCESS").touch()
-    assert find_weights(None, backbone=None, run_root=tmp_path).path == unfinished
-    assert find_weights(str(unfinished), backbone=BACKBONE, run_root=tmp_path).backbone == BACKBONE
+    assert find_weights(None, backbone=None, run_root=tmp_path, shipped_folder=nothing).path == unfinished
+    assert (
+        find_weights(str(unfinished), backbone=BACKBONE, run_root=tmp_path, shipped_folder=nothing).backbone == BACKBONE
+    )
     with pytest.raises(ConfigError, match="for backbone 'mcunet'"):
-        find_weights(None, backbone="mcunet", run_root=tmp_path)
+        find_weights(None, backbone="mcunet", run_root=tmp_path, shipped_folder=nothing)
     with pytest.raises(CheckpointError, match="--backbone asks for 'mcunet'"):
-        find_weights(str(unfinished), backbone="mcunet", run_root=tmp_path)
+        find_weights(str(unfinished), backbone="mcunet", run_root=tmp_path, shipped_folder=nothing)
 
 
 def test_every_board_is_asked_by_default() -> None:

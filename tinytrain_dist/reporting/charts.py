@@ -21,8 +21,8 @@ _FRONT = (
 )
 _ENDS = "; horizontally the price model's own interval"
 _PHASES = (
-    "Means over tasks, so that the parts add up. Over several devices each bar is the whole, its size beside it; "
-    "on one device the bar is the {} itself, with the price model's interval."
+    "Means over tasks, so that the parts add up. Over several devices each bar is the whole, its size and the price "
+    "model's interval beside it; on one device the bar is the {} itself, with the price model's interval."
 )
 
 CHARTS = (
@@ -45,7 +45,7 @@ CHARTS = (
         name="curves",
         section="curves",
         caption="Mean accuracy over tasks, at the median time the device needs to get there: loading, selection, and "
-        "the iterations so far. On one device with the 95 % interval.",
+        "the iterations so far. Bars: 95 % interval over tasks.",
     ),
     Chart(name="phases-time", section="costs", caption=_PHASES.format("time")),
     Chart(name="phases-energy", section="costs", caption=_PHASES.format("energy")),

@@ -61,7 +61,10 @@ def pareto_figure(rows: Rows, notes: Sequence[str]) -> go.Figure:
         figure.add_scatter(
             name=name, mode="markers+lines" if name == "front" else "markers", marker={"color": colour, "size": 10},
             x=[c.value / 1e3 for c in some], y=[100 * c.accuracy_mean for c in some],
-            text=[_shown(f"{c.label} on {c.device}") for c in some], hovertemplate="%{text}: %{y:.1f} %, %{x:.3g} J",
+            error_x=_ends(1e-3, [(c.value, c.value_low, c.value_high) for c in some]),
+            error_y=_ends(100.0, [(c.accuracy_mean, c.accuracy_low, c.accuracy_high) for c in some]),
+            text=[_shown(f"{c.label} on {c.device}, {c.standing}") for c in some],
+            hovertemplate="%{text}: %{y:.1f} %, %{x:.3g} J",
         )  # fmt: skip
     figure.update_xaxes(type="log")
     return _finished(figure, "Accuracy against energy", "median energy per task (J)", "query accuracy (%)", notes)
@@ -74,6 +77,15 @@ FIGURES: dict[str, Callable[[Rows, Sequence[str]], go.Figure]] = {
 
 def _half(low: float | None, high: float | None, scale: float) -> float | None:
     return None if low is None or high is None else scale * (high - low) / 2
+
+
+def _ends(scale: float, values: Sequence[tuple[float, float | None, float | None]]) -> dict[str, object]:
+    """Return the error bars of (middle, low, high); none where an end is not known."""
+    return {
+        "type": "data", "symmetric": False,
+        "array": [0.0 if high is None else scale * (high - middle) for middle, _, high in values],
+        "arrayminus": [0.0 if low is None else scale * (middle - low) for middle, low, _ in values],
+    }  # fmt: skip
 
 
 def _shown(text: str) -> str:

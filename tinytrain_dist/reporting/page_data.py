@@ -94,7 +94,8 @@ class PageData:
             "pictures": pictures,
             "potentials": shares,
             "layers": [{"i": n.index, "t": n.text, "c": n.channels} for n in layer_names(self.run, used)],
-            "troubles": self._troubles(),
+            "troubles": (found := self._troubles())[:MAX_TROUBLES],
+            "troubles_left_out": max(0, len(found) - MAX_TROUBLES),
         }
 
     def _methods(self) -> list[Json]:
@@ -185,13 +186,16 @@ class PageData:
         ]
 
     def _potentials(self) -> list[Json]:
+        found = potentials(self.run)
+        several = len({p.network for p in found}) > 1
         return [
             {
                 "d": ALL if p.domain is None else self.domains.index(p.domain),
+                "name": _name(", ".join((*p.network[:2], p.network[2][:8])) if several else ""),
                 "n": max(share.num for share in p.shares.values()),
                 "shares": {layer: _percent_of(share) for layer, share in p.shares.items()},
             }
-            for p in potentials(self.run)
+            for p in found
             if self._shown(p.domain) and p.shares
         ]
 
@@ -199,7 +203,7 @@ class PageData:
         return [
             self._place(t.domain if self.domains else None, t.device, t.key)
             | {"kind": t.kind, "num": t.num, "example": t.example}
-            for t in troubles(self.run)[:MAX_TROUBLES]
+            for t in troubles(self.run)
         ]
 
     def _shown(self, domain: str | None) -> bool:

@@ -110,13 +110,18 @@ def _within(entries: Sequence[Document]) -> list[RenderableType]:
     show = formatting.duration if entries[0]["resource"] == "time" else formatting.energy
     rows = [
         [e["device"], e["method"], e["variant"], str(e["num_tasks"]),
-         formatting.percent_interval(e["accuracy_mean"], e["accuracy_high"]), formatting.percent(e["share_done"]),
-         formatting.UNKNOWN if e["iteration_p50"] is None else f"{e['iteration_p50']:.0f}"]
+         formatting.percent_interval(e["accuracy_mean"], e["accuracy_high"]),
+         f"{formatting.percent(e['accuracy_if_dear'])} to {formatting.percent(e['accuracy_if_cheap'])}",
+         f"{formatting.percent(e['accuracy_common_mean'])} ({e['num_common']})", formatting.percent(e["share_done"]),
+         formatting.UNKNOWN if e["iteration_p50"] is None else f"{e['iteration_p50']:.0f}", e["standing"] or "-"]
         for e in entries
     ]  # fmt: skip
-    names = ["device", "method", "variant", "tasks", "accuracy %", "finished %", "iteration"]
+    names = [
+        "device", "method", "variant", "tasks", "accuracy %", "prices high to low", "common tasks (n)", "finished %",
+        "iteration", "standing",
+    ]  # fmt: skip
     return [Text(f"Reached within {show(entries[0]['limit'])} on the device, from the learning curves"),
-            text_table(names, rows, left=("device", "method", "variant"))]  # fmt: skip
+            text_table(names, rows, left=("device", "method", "variant", "standing"))]  # fmt: skip
 
 
 def _fleet(entries: Sequence[Document]) -> list[RenderableType]:

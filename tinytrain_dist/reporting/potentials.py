@@ -10,12 +10,18 @@ from tinytrain_dist.reporting.intervals import Estimate
 from tinytrain_dist.reporting.page_parts import sampled_part
 from tinytrain_dist.reporting.runs import RunResults
 
+NETWORK = ("backbone", "initialization", "checkpoint")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Potentials:
-    """Per layer, the mean over tasks of its share of the inspected layers' potential; ``domain`` None: all domains."""
+    """Per layer, the mean over tasks of its share of the inspected layers' potential; ``domain`` None: all domains.
+
+    ``network``: backbone, initialization and checkpoint, as one run may hold several.
+    """
 
     domain: str | None
+    network: tuple[str, str, str]
     shares: dict[int, Estimate]
 
 
@@ -26,23 +32,26 @@ def potentials(run: RunResults) -> list[Potentials]:
     """
     if sampled_part(run, "fisher") is None:
         return []
+    network = ", ".join(NETWORK)
     found = run.select(f"""
     WITH places AS (
-        SELECT DISTINCT task_id, domain FROM rows
+        SELECT DISTINCT task_id, domain, backbone, initialization, checkpoint FROM rows WHERE backbone IS NOT NULL
     ), tasks AS (
         SELECT task_id, checkpoint, list(layer ORDER BY layer) AS layers, list(potential ORDER BY layer) AS potentials
         FROM (SELECT DISTINCT task_id, checkpoint, layer, potential FROM sampled_fisher) GROUP BY ALL
     ), shares AS (
-        SELECT domain, unnest(layers) AS layer, unnest(potentials) / nullif(list_sum(potentials), 0) AS share
-        FROM tasks JOIN places USING (task_id)
+        SELECT domain, backbone, initialization, checkpoint, unnest(layers) AS layer,
+            unnest(potentials) / nullif(list_sum(potentials), 0) AS share
+        FROM tasks JOIN places USING (task_id, checkpoint)
     )
-    SELECT grouping(domain) AS pooled, domain, layer, {moments_sql("share", "share")} FROM shares
-    GROUP BY GROUPING SETS ((domain, layer), (layer)) ORDER BY pooled, domain, layer
+    SELECT grouping(domain) AS pooled, domain, {network}, layer, {moments_sql("share", "share")} FROM shares
+    GROUP BY GROUPING SETS ((domain, {network}, layer), ({network}, layer)) ORDER BY pooled, domain, {network}, layer
     """)
     return [
         Potentials(
-            domain=None if pooled else domain,
+            domain=None if place[0] else place[1],
+            network=place[2:],
             shares={row["layer"]: share for row in rows if (share := estimate(row, "share")) is not None},
         )
-        for (pooled, domain), rows in groupby(found, key=lambda row: (row["pooled"], row["domain"]))
+        for place, rows in groupby(found, key=lambda row: tuple(row[name] for name in ("pooled", "domain", *NETWORK)))
     ]

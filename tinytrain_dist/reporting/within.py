@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tinytrain_dist.reporting.comparison import method_rank
 from tinytrain_dist.reporting.comparison_query import ADAPTATION
@@ -20,9 +20,12 @@ class Reached:
     """What one adaptation has reached on one device when the time or energy is spent.
 
     ``accuracy_mean``: over the tasks that fit the device's memory and could start (loading, and the forward pass of
-    the prototypes, are done). A task still loading or selecting has the accuracy before the update. ``share_done``:
-    tasks whose whole adaptation is within the limit. ``iteration_p50``: median iteration of the last stored curve
-    point within it; the curve is read at stored points only, never between them.
+    the prototypes, are done). A task still loading or selecting has the accuracy before the update.
+    ``accuracy_common_mean``: the same over the ``num_common`` tasks every adaptation of the device has an accuracy on
+    (one without any is left out of that), so that two can be compared. ``share_done``: tasks whose whole adaptation is
+    within the limit. ``iteration_p50``: median iteration of the last stored curve point within it; the curve is read at
+    stored points only, never between them. ``..._if_dear`` and ``..._if_cheap``: with every price at the upper and at
+    the lower end of its interval.
     """
 
     resource: str
@@ -37,61 +40,113 @@ class Reached:
     accuracy_mean: float | None
     accuracy_low: float | None
     accuracy_high: float | None
+    accuracy_if_dear: float | None
+    accuracy_if_cheap: float | None
+    num_common: int
+    accuracy_common_mean: float | None
     share_done: float
+    share_done_if_dear: float | None
+    share_done_if_cheap: float | None
     iteration_p50: float | None
+
+
+_PLACE = ", ".join(("device", *ADAPTATION))
+_KEYS = ("task_id", "checkpoint", "method", "variant", "plan_hash")
+_ENDS = {"mid": "total", "cheap": "total_low", "dear": "total_high"}
 
 
 def reached_within(run: RunResults, *, resource: Resource, limit: float) -> list[Reached]:
     """Return what is reached within ``limit`` milliseconds or millijoules, best first per device.
 
     An iteration's part of training and swapping is proportional (every iteration runs the same passes). A method
-    without a curve (``finetune.curve_every=0``, or one that does not iterate) counts only when it is done.
+    without a curve (``finetune.curve_every=0``, or one that does not iterate) counts only when it is done. Where a
+    task's outcome was taken from an equal plan, its curve is that plan's.
     """
-    unit = _UNITS[resource]
-    curves = part_view(run, "curves")
-    points = (
-        f"SELECT DISTINCT task_id, checkpoint, method, variant, plan_hash, iteration, accuracy FROM {curves}"
-        if curves
-        else "SELECT task_id, checkpoint, method, variant, plan_hash, 0 AS iteration, accuracy_before AS accuracy "
-        "FROM rows WHERE false"
-    )
-    group = ", ".join(("device", *ADAPTATION))
-    total = "latency_ms" if resource == "time" else "energy_mj"
-    found = run.select(
-        f"""
-        WITH points AS ({points}), cells AS (
-            SELECT *, coalesce(load_{unit}, 0) + coalesce(selection_{unit}, 0) AS start,
-                (training_{unit} + coalesce(swap_{unit}, 0)) / nullif(iterations, 0) AS step
-            FROM rows WHERE planned AND fits <> 'no' AND {total} IS NOT NULL
-        ), last AS (
-            SELECT c.task_id, {", ".join(f"c.{name}" for name in ("device", *ADAPTATION))},
-                any_value(c.accuracy_after) AS after, any_value(c.accuracy_before) AS before,
-                any_value(c.{total}) AS total, any_value(c.iterations) AS iterations,
-                arg_max(p.accuracy, p.iteration) FILTER (c.start + c.step * p.iteration <= $limit) AS here,
-                max(p.iteration) FILTER (c.start + c.step * p.iteration <= $limit) AS iteration
-            FROM cells c LEFT JOIN points p USING (task_id, checkpoint, method, variant, plan_hash)
-            GROUP BY ALL
-        ), known AS (
-            SELECT *, CASE WHEN total <= $limit THEN after
-                WHEN iterations > 0 THEN coalesce(here, before) END AS accuracy
-            FROM last
-        )
-        SELECT {group}, count(accuracy) AS num, avg(accuracy ORDER BY accuracy) AS mean,
-            stddev_samp(accuracy ORDER BY accuracy) AS deviation,
-            count(*) FILTER (WHERE total <= $limit) / count(*) AS done,
-            quantile_cont(CASE WHEN total <= $limit THEN iterations ELSE coalesce(iteration, 0) END, 0.5) AS iteration
-        FROM known GROUP BY ALL
-        """.replace("$limit", repr(float(limit)))
-    )
-    reached = []
+    found = run.select(_statement(part_view(run, "curves"), resource).replace("$limit", repr(float(limit))))
+    lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in found:
-        estimate = t_interval(row["mean"], row["deviation"], row["num"])
-        reached.append(
-            Reached(
-                resource=resource, limit=limit, device=row["device"], **{name: row[name] for name in ADAPTATION},
-                num_tasks=row["num"], accuracy_mean=row["mean"], accuracy_low=estimate.low if estimate else None,
-                accuracy_high=estimate.high if estimate else None, share_done=row["done"],
-                iteration_p50=row["iteration"],
-            )
-        )  # fmt: skip
-    return sorted(reached, key=lambda r: (r.device, -(r.accuracy_mean or 0.0), method_rank(r.method), r.variant))
+        lines.setdefault(tuple(row[name] for name in ("device", *ADAPTATION)), {})[row["price"]] = row
+    reached = [_reached(at, resource=resource, limit=limit) for at in lines.values()]
+    return sorted(reached, key=lambda r: (r.device, -(_order(r)), method_rank(r.method), r.variant))
+
+
+def _reached(at: dict[str, dict[str, Any]], *, resource: str, limit: float) -> Reached:
+    row = at["mid"]
+    estimate = t_interval(row["mean"], row["deviation"], row["num"])
+    ends = {f"accuracy_if_{end}": at[end]["mean"] for end in ("dear", "cheap")}
+    ends |= {f"share_done_if_{end}": at[end]["done"] for end in ("dear", "cheap")}
+    return Reached(
+        resource=resource, limit=limit, device=row["device"], **{name: row[name] for name in ADAPTATION},
+        num_tasks=row["num"], accuracy_mean=row["mean"], accuracy_low=estimate.low if estimate else None,
+        accuracy_high=estimate.high if estimate else None, share_done=row["done"], iteration_p50=row["iteration"],
+        num_common=row["num_common"], accuracy_common_mean=row["common"], **ends,
+    )  # fmt: skip
+
+
+def _order(reached: Reached) -> float:
+    common = reached.accuracy_common_mean
+    return (reached.accuracy_mean if common is None else common) or 0.0
+
+
+def _statement(curves: str | None, resource: Resource) -> str:
+    """Return the query for one row per line and end of the prices, the limit as ``$limit``."""
+    unit = _UNITS[resource]
+    keys = ", ".join(_KEYS)
+    points = (
+        f"SELECT DISTINCT {keys}, iteration, accuracy FROM {curves}"
+        if curves
+        else f"SELECT {keys}, 0 AS iteration, accuracy_before AS accuracy FROM rows WHERE false"
+    )
+    total = "latency" if resource == "time" else "energy"
+    prices = ", ".join(f"('{name}', '{column}')" for name, column in _ENDS.items())
+    scale = " ".join(f"WHEN '{name}' THEN {column}" for name, column in _ENDS.items())
+    return f"""
+    WITH points AS ({points}), owners AS (
+        SELECT DISTINCT r.task_id, r.checkpoint, r.method, r.variant, r.plan_hash, r.accuracy_before, r.accuracy_after,
+            r.loss_last
+        FROM rows r JOIN (SELECT DISTINCT {keys} FROM points) p USING ({keys}) WHERE r.ok
+    ), cells AS (
+        SELECT *, coalesce(load_{unit}, 0) + coalesce(selection_{unit}, 0) AS start,
+            (training_{unit} + coalesce(swap_{unit}, 0)) / nullif(iterations, 0) AS step,
+            {total}_{unit} AS total, {total}_low_{unit} AS total_low, {total}_high_{unit} AS total_high
+        FROM rows WHERE planned AND fits <> 'no' AND {total}_{unit} IS NOT NULL
+    ), sourced AS (
+        SELECT c.task_id, {", ".join(f"c.{name}" for name in _PLACE.split(", "))}, c.plan_hash, c.start, c.step,
+            c.total, c.total_low, c.total_high, c.iterations, c.accuracy_before AS before, c.accuracy_after AS after,
+            arg_min({{'method': o.method, 'variant': o.variant}},
+                CASE WHEN o.method = c.method AND o.variant = c.variant THEN '' ELSE o.method || o.variant END) AS owner
+        FROM cells c LEFT JOIN owners o ON o.task_id = c.task_id AND o.checkpoint = c.checkpoint
+            AND o.plan_hash = c.plan_hash AND o.accuracy_before = c.accuracy_before
+            AND o.accuracy_after = c.accuracy_after AND o.loss_last IS NOT DISTINCT FROM c.loss_last
+        GROUP BY ALL
+    ), priced AS (
+        SELECT s.*, e.price, CASE e.price {scale} END AS spent, spent / nullif(total, 0) AS factor
+        FROM sourced s CROSS JOIN (VALUES {prices}) e(price, source)
+    ), last AS (
+        SELECT c.task_id, {", ".join(f"c.{name}" for name in _PLACE.split(", "))}, c.price, c.spent, c.iterations,
+            c.before, c.after,
+            arg_max(p.accuracy, p.iteration) FILTER (c.factor * (c.start + c.step * p.iteration) <= $limit) AS here,
+            max(p.iteration) FILTER (c.factor * (c.start + c.step * p.iteration) <= $limit) AS iteration
+        FROM priced c LEFT JOIN points p ON p.task_id = c.task_id AND p.checkpoint = c.checkpoint
+            AND p.plan_hash = c.plan_hash AND p.method = c.owner.method AND p.variant = c.owner.variant
+        GROUP BY ALL
+    ), known AS (
+        SELECT *, CASE WHEN spent <= $limit THEN after
+            WHEN iterations > 0 AND spent IS NOT NULL THEN coalesce(here, before) END AS accuracy
+        FROM last
+    ), able AS (
+        SELECT device, count(DISTINCT ({", ".join(ADAPTATION)})) AS num FROM known
+        WHERE accuracy IS NOT NULL AND price = 'mid' GROUP BY device
+    ), common AS (
+        SELECT device, task_id FROM known JOIN able USING (device) WHERE accuracy IS NOT NULL AND price = 'mid'
+        GROUP BY device, task_id, able.num HAVING count(*) = able.num
+    )
+    SELECT {_PLACE}, price, count(accuracy) AS num, avg(accuracy ORDER BY accuracy) AS mean,
+        stddev_samp(accuracy ORDER BY accuracy) AS deviation,
+        count(accuracy) FILTER (shared) AS num_common,
+        avg(accuracy ORDER BY accuracy) FILTER (shared) AS common,
+        count(*) FILTER (WHERE spent <= $limit) / nullif(count(spent), 0) AS done,
+        quantile_cont(CASE WHEN spent <= $limit THEN iterations ELSE coalesce(iteration, 0) END, 0.5) AS iteration
+    FROM (SELECT k.*, c.task_id IS NOT NULL AS shared FROM known k LEFT JOIN common c USING (device, task_id))
+    GROUP BY ALL
+    """

@@ -166,7 +166,7 @@ class _Run:
         status.write("finished", now=True)
 
     def _is_held(self) -> bool:
-        with suppress(RunLockedError):
+        with suppress(RunLockedError, StorageError):  # a lease that could not be renewed may be another's too
             self._guard()
             return True
         return False

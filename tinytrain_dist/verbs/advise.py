@@ -51,7 +51,7 @@ def _parser() -> VerbParser:
         "--tolerance", metavar="POINTS", type=float, default=TOLERANCE_POINTS,
         help="points of accuracy below the best that count as equal (default: %(default)g)",
     )  # fmt: skip
-    parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: the newest meta-trained below --root)")
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: shipped, else newest meta-trained)")
     parser.add_argument("--backbone", metavar="NAME", help="network the weights must be for")
     parser.add_argument("--methods", metavar="A,B,...", default=",".join(DEFAULT_METHODS), help="default: %(default)s")
     parser.add_argument("--shot", metavar="N", type=int, help="pictures per class to learn from (default: up to 5)")

@@ -83,10 +83,12 @@ function spreadChart() {
       },
     );
   }
-  const reference = found.filter((item) => DATA.methods[item.method].reference);
+  const first = found.find((item) => DATA.methods[item.method].reference); // of several networks, one: not the hardest of one against the easiest of another
+  const reference = found.filter((item) => first && item.method === first.method);
+  const several = new Set(found.filter((item) => DATA.methods[item.method].reference).map((item) => item.method)).size > 1;
   const sorted = [...reference].sort((a, b) => a.cell.acc[0] - b.cell.acc[0]);
   const title = sorted.length > 1
-    ? `Before any update ${domainName(sorted[0].domain)} is the hardest domain (${number(sorted[0].cell.acc[0])} %) and ${domainName(sorted.at(-1).domain)} the easiest (${number(sorted.at(-1).cell.acc[0])} %)`
+    ? `Before any update${several ? ` (${methodName(first.method)})` : ""} ${domainName(sorted[0].domain)} is the hardest domain (${number(sorted[0].cell.acc[0])} %) and ${domainName(sorted.at(-1).domain)} the easiest (${number(sorted.at(-1).cell.acc[0])} %)`
     : `How accuracy spreads over the tasks of ${domains.length === 1 ? domainName(domains[0]) : "each domain"} (${deviceName(state.device)})`;
   const middles = domains.map((_, place) => (domains.length - 1 - place) * (methods.length + 1) + methods.length / 2);
   const names = { tickvals: middles, ticktext: domains.map((d) => chartText(domainName(d), 20)), showgrid: false, title: { text: "" } };
@@ -109,14 +111,15 @@ function curveChart() {
     named.add(curve.m);
     return {
       type: "scatter", mode: "lines+markers", name: chartText(look.label), legendgroup: String(curve.m), showlegend: first,
-      x: at(1), y: at(2), error_y: alone ? bars(at(2), at(3), at(4)) : undefined, opacity: alone ? 1 : 0.75,
+      x: at(1), y: at(2), error_y: { ...bars(at(2), at(3), at(4)), ...(alone ? {} : { thickness: 0.8, width: 2 }) }, opacity: alone ? 1 : 0.75,
       line: { color: look.colour, width: alone ? 2 : 1.2 }, marker: { size: alone ? 8 : 5, symbol: look.symbol, color: look.colour },
       text: kept(curve).map((point) => `${chartText(deviceName(curve.v))}, iteration ${point[0]}, ${plural(point[5], "task")}`),
       hovertemplate: "%{fullData.name}: %{y:.1f} % after %{x:.3g} s<br>%{text}<extra></extra>",
     };
   });
   const layout = layoutOf({ title: axisTitle(`median time on the device (s${alone ? "" : ", log scale"})`), ...(alone ? { rangemode: "tozero" } : { type: "log", dtick: "D2" }) }, { title: axisTitle("query accuracy (%)") }, 430);
-  const before = curves.map((curve) => curve.points[0]).find((point) => point[0] === 0);
+  const starts = curves.map((curve) => curve.points[0]).filter((point) => point[0] === 0);
+  const before = starts.find((point) => starts.every((other) => Math.abs(other[2] - point[2]) < 0.05)); // one line only where all start there
   if (before) {
     layout.shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: before[2], y1: before[2], line: { dash: "dot", width: 1.5, color: "#767676" } }];
     layout.annotations = [{ xref: "paper", x: 1, xanchor: "right", y: before[2], yanchor: "bottom", showarrow: false, text: "before the update", font: { size: 12, color: "#555" } }];

@@ -110,9 +110,9 @@ function phaseChart(name) {
   const axis = alone ? `mean ${name} per task (${unit})` : `share of the ${name} per task (%)`;
   const layout = layoutOf({ title: axisTitle(axis) }, { tickvals: rows, ticktext: labels, title: { text: "" } }, Math.max(220, 120 + 24 * found.length), { barmode: "stack" });
   if (!alone) {
-    layout.xaxis.range = [0, narrow ? 150 : 118];
+    layout.xaxis.range = [0, narrow ? 150 : 132];
     layout.xaxis.tickvals = narrow ? [0, 50, 100] : [0, 25, 50, 75, 100];
-    layout.annotations = found.map((_, place) => ({ x: 101, xanchor: "left", y: rows[place], showarrow: false, text: `${significant(sums[place])} ${unit}`, font: { size: 12 } }));
+    layout.annotations = found.map((_, place) => ({ x: 101, xanchor: "left", y: rows[place], showarrow: false, text: `${significant(sums[place])} ${unit}${narrow ? "" : ` (${significant(found[place][name][4])} to ${significant(found[place][name][5])})`}`, font: { size: 12 } }));
   }
   return {
     data, layout,

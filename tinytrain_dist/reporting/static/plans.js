@@ -26,7 +26,7 @@ function pictureRows() {
       const names = group.map((p) => (byDomain ? domainName(p.d) : deviceName(p.v)));
       const every = group.length === here.length && group.length > 1;
       const place = every ? `every ${byDomain ? "domain" : "device"}` : cut(names.join(", "), 30);
-      rows.push({ label: `${place} · ${methodName(method)}`, picture: group[0] });
+      rows.push({ label: `${place} · ${methodName(method)}`, picture: group[0], num: group.reduce((sum, p) => sum + p.n, 0) });
     }
   }
   return rows.reverse();
@@ -38,12 +38,12 @@ function planChart() {
   const shares = rows.map((row) => DATA.layers.map((layer) => channelShare(row.picture, layer)));
   const partial = rows.filter((row) => Object.keys(row.picture.layers).length < DATA.layers.length);
   const tally = new Map();
-  for (const row of partial) for (const layer of Object.keys(row.picture.layers)) tally.set(layer, (tally.get(layer) || 0) + row.picture.layers[layer][0]);
+  for (const row of partial) for (const layer of Object.keys(row.picture.layers)) tally.set(layer, (tally.get(layer) || 0) + row.picture.layers[layer][0] * row.num); // tasks, not rows of the picture
   const often = [...tally].sort((a, b) => b[1] - a[1] || a[0] - b[0])[0];
   const counts = partial.map((row) => Object.keys(row.picture.layers).length);
   const layerOf = (index) => DATA.layers.find((layer) => String(layer.i) === index).t;
   const title = often
-    ? `Partial updates touch ${Math.min(...counts)} to ${Math.max(...counts)} of ${DATA.layers.length} layers; layer ${layerOf(often[0])} is updated most often`
+    ? `Partial updates touch ${Math.min(...counts)} to ${Math.max(...counts)} of ${DATA.layers.length} layers; layer ${layerOf(often[0])} is updated in most tasks`
     : "Every method shown updates every layer";
   const numbers = [...Array(rows.length).keys()];
   return {
@@ -66,15 +66,16 @@ function planChart() {
 
 /** Bars: what the tasks say is important. Marks: what the chosen devices and methods update of it. */
 function fisherChart() {
-  const entry = DATA.potentials.find(onDomain);
+  const entries = DATA.potentials.filter(onDomain), entry = entries[0];
   if (!entry) return { empty: DATA.potentials.length ? "Fisher information was not measured on this domain." : "No method of this run measured Fisher information." };
-  const layers = DATA.layers.filter((layer) => entry.shares[layer.i]);
-  const of = (place) => layers.map((layer) => entry.shares[layer.i][place]);
+  const layers = DATA.layers.filter((layer) => entries.some((one) => one.shares[layer.i]));
+  const of = (one, place) => layers.map((layer) => (one.shares[layer.i] ? one.shares[layer.i][place] : null));
   const names = layers.map((layer) => chartText(layer.t));
-  const data = [{
-    type: "bar", name: "share of the Fisher potential", x: names, y: of(0), error_y: bars(of(0), of(1), of(2)), marker: { color: "#56B4E9", line: { color: "#0072B2", width: 1 } },
-    hovertemplate: "%{x}: %{y:.2f} % of the potential<extra></extra>",
-  }];
+  const data = entries.map((one, place) => ({
+    type: "bar", name: `share of the Fisher potential${one.name ? `, ${chartText(one.name)}` : ""}`, x: names, y: of(one, 0), error_y: bars(of(one, 0), of(one, 1), of(one, 2)),
+    marker: { color: ["#56B4E9", "#F0E442", "#999999"][place % 3], line: { color: "#0072B2", width: 1 }, pattern: { shape: ["", "/", "x", "."][place % 4] } },
+    hovertemplate: `%{x}: %{y:.2f} % of the potential, ${plural(one.n, "task")}<extra></extra>`,
+  }));
   for (const method of shownMethods()) {
     const pictures = DATA.pictures.filter((p) => onDomain(p) && onDevice(p) && p.m === method);
     if (!pictures.length || pictures.every((p) => Object.keys(p.layers).length >= DATA.layers.length)) continue;
@@ -85,12 +86,13 @@ function fisherChart() {
       marker: { color: look.colour, symbol: look.symbol, size: 8 }, hovertemplate: "%{x}: %{y:.0f} % of its channels updated<extra></extra>",
     });
   }
-  const top = layers.reduce((best, layer) => (entry.shares[layer.i][0] > entry.shares[best.i][0] ? layer : best));
+  const own = layers.filter((layer) => entry.shares[layer.i]);
+  const top = own.reduce((best, layer) => (entry.shares[layer.i][0] > entry.shares[best.i][0] ? layer : best));
   return {
     data,
-    title: `Layer ${top.t} holds the largest part of the Fisher potential, ${number(entry.shares[top.i][0])} % (${domainName(state.domain)}, ${plural(entry.n, "task")})`,
+    title: `Layer ${top.t} holds the largest part of the Fisher potential, ${number(entry.shares[top.i][0])} % (${entry.name ? `${entry.name}, ` : ""}${domainName(state.domain)}, ${plural(entry.n, "task")})`,
     layout: layoutOf({ title: axisTitle("layer (index and role)"), type: "category", tickangle: -90 }, { title: axisTitle("share (%)"), rangemode: "tozero" }, 430),
-    columns: ["layer", "share of the potential %", "95 % low", "95 % high", ...data.slice(1).map((trace) => trace.name.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&") + ", %")],
-    rows: layers.map((layer, place) => [layer.t, ...entry.shares[layer.i].map((v) => number(v, 2)), ...data.slice(1).map((trace) => number(trace.y[place], 0))]),
+    columns: ["layer", ...entries.flatMap((one) => [`share of the potential %${one.name ? `, ${one.name}` : ""}`, "95 % low", "95 % high"]), ...data.slice(entries.length).map((trace) => trace.name.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&") + ", %")],
+    rows: layers.map((layer, place) => [layer.t, ...entries.flatMap((one) => (one.shares[layer.i] || [null, null, null]).map((v) => number(v, 2))), ...data.slice(entries.length).map((trace) => number(trace.y[place], 0))]),
   };
 }

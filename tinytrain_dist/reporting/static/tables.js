@@ -64,7 +64,9 @@ function drawTroubles(cells) {
   }
   const where = (places) => (places[0] === NO_DEVICE ? "none needed" : places.length === DATA.devices.length && places.length > 1 ? "every device" : places.map(deviceName).join(", "));
   const rows = [...alike.values()].map(({ line, places }) => [where(places), ...line]);
-  document.getElementById("no-trouble").hidden = rows.length > 0;
-  document.getElementById("trouble").hidden = rows.length === 0;
+  document.getElementById("no-trouble").hidden = rows.length > 0 || DATA.troubles_left_out > 0;
+  document.getElementById("trouble").hidden = rows.length === 0 && !DATA.troubles_left_out;
+  document.getElementById("troubles-cut").hidden = !DATA.troubles_left_out;
+  document.getElementById("troubles-cut").textContent = `${plural(DATA.troubles_left_out, "rarer finding")} of the whole run left out here, so counts may be too low; tinytrain compare and the result files hold them all.`;
   fill("troubles-table", ["device", "method", "kind", "rows", "for example"], rows);
 }
