@@ -14,6 +14,7 @@ from calibration_rows import INFERENCE, board_rows, cells_of, write_cells
 from tinytrain_dist.cli import main
 from tinytrain_dist.costs.calibration_record import PhaseCalibration, standing_of
 from tinytrain_dist.costs.extrapolation import widened
+from tinytrain_dist.costs.fit import fits_device, unsourced_limits
 from tinytrain_dist.costs.intervals import factors
 from tinytrain_dist.costs.latency_forms import form_of, group_of
 from tinytrain_dist.costs.measurements import Operations, Setting, read_measurements, read_operations
@@ -137,7 +138,9 @@ def test_one_row_of_a_new_board_anchors_it_to_its_siblings(tmp_path: Path) -> No
     assert [line["standing"] for line in report["profiles"]] == ["anchored"]
     assert "too few rows" in " ".join(report["profiles"][0]["notes"])
     profile = load_profile("slow", [tmp_path])
-    assert profile.provenance_of("ram_bytes").kind == "assumed"
+    assert profile.provenance_of("ram_bytes").kind == "unsourced"
+    assert unsourced_limits(profile) == ["ram_bytes"], "another board's memory promises no fit"
+    assert fits_device(profile, peak_bytes=(profile.ram_bytes - 1, profile.ram_bytes - 1), flash_bytes=0) == "uncertain"
     errors = []
     for row, operations in zip(rows, read_operations(write_cells(tmp_path / "ops.csv", rows)), strict=True):
         found = predict(profile, operations)

@@ -143,6 +143,17 @@ def test_a_number_without_a_source_counts_as_unsourced(broken: Broken) -> None:
     assert read_profile(broken(line, "")).provenance_of("ram_bytes").kind == "unsourced"
 
 
+def test_a_number_that_is_changed_does_not_keep_the_source_of_the_old_one(tmp_path: Path) -> None:
+    text = "name: mine\nextends: stm32f746\nram_bytes: 400_000\nflash_bytes: 1_048_576\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    mine = load_profile("mine", [tmp_path])
+    assert mine.provenance_of("ram_bytes").kind == "unsourced"
+    assert mine.provenance_of("flash_bytes") == load_profile("stm32f746").provenance_of("flash_bytes")
+    assert mine.provenance_of("clock_hz").kind == "documented"
+    (tmp_path / "mine.yaml").write_text(text + 'provenance: {ram_bytes: {kind: measured, source: "the linker"}}\n')
+    assert load_profile("mine", [tmp_path]).provenance_of("ram_bytes").kind == "measured"
+
+
 def test_the_hash_follows_figures_not_the_wording_of_sources(broken: Broken) -> None:
     original = load_profile("stm32f746")
     assert read_profile(broken("data sheet", "the data sheet")).hash == original.hash

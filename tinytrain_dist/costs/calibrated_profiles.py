@@ -9,6 +9,7 @@ from typing import Any
 
 from tinytrain_dist.costs.calibration import CalibratedSetting
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
+from tinytrain_dist.costs.fit import LIMITS
 from tinytrain_dist.costs.latency_forms import COEFFICIENTS
 from tinytrain_dist.costs.measured_phases import FORM, MeasuredPhases, error_fields
 from tinytrain_dist.costs.measurements import Measurement, Setting
@@ -38,7 +39,8 @@ def target_of(
     """Return the file of ``setting`` under ``out``.
 
     The device's own file where it stands for this setting; else the setting's long name, extending the device. A
-    device without a file extends ``base`` (or a stand-in of its class), and its limits are marked as assumed.
+    device without a file extends ``base`` (or a stand-in of its class): its limits are marked as unsourced, so that
+    no fit is promised on another device's memory.
     """
     where = [out, *dirs] if out.is_dir() else list(dirs)
     device = profile_path(setting.profile, where)
@@ -65,7 +67,7 @@ def _setting_keys(setting: Setting) -> dict[str, Any]:
 
 def _new_device(setting: Setting, board: str, *, out: Path, dirs: Sequence[str | Path], base: str) -> Target:
     parent = load_profile(base, dirs)
-    source = {"kind": "assumed", "source": f"taken over from {parent.name}: state the device's own value"}
+    taken_over = f"taken over from {parent.name}: state the device's own value"
     keys: dict[str, Any] = {
         "name": setting.profile,
         "extends": parent.name,
@@ -75,7 +77,12 @@ def _new_device(setting: Setting, board: str, *, out: Path, dirs: Sequence[str |
     keys |= _setting_keys(setting) | {"power_mode": setting.power_mode or None}
     keys |= dict.fromkeys(("supply_voltage_v", "active_power_w", "io_power_w", "idle_power_w"))
     unknown = {"kind": "unsourced", "source": "not measured on this device"}
-    sources = {name: unknown if keys.get(name, 0) is None else source for name in numeric_fields()}
+    sources = {
+        name: unknown
+        if keys.get(name, 0) is None
+        else {"kind": "unsourced" if name in LIMITS else "assumed", "source": taken_over}
+        for name in numeric_fields()
+    }
     header = f"# limits and power are not this device's own: 'tinytrain devices show {setting.profile}' says which\n"
     return Target(path=out / f"{setting.profile}.yaml", keys=keys | {"provenance": sources}, header=header)
 
