@@ -45,8 +45,9 @@ def calibrate_files(
     """Calibrate every setting of the files and write its profile; returns one report line per profile and phase."""
     shipped = resource_folder("device_profiles")
     everything = not row_files and not training_files and not scale_files
-    rows = _read(row_files or ([shipped / "measurements" / SHIPPED_ROWS] if everything else []))
-    for path in row_files:
+    rows = read_measurements(*(row_files or ([shipped / "measurements" / SHIPPED_ROWS] if everything else [])))
+    scales = read_measurements(*(scale_files or ([shipped / "measurements" / SHIPPED_SCALES] if everything else [])))
+    for path in [*row_files, *scale_files]:
         shipped_rows = read_measurements(shipped / "measurements" / SHIPPED_ROWS) if siblings else ()
         check_units(str(path), read_measurements(path), siblings=shipped_rows)
     files = training_files or ([shipped / "measurements" / SHIPPED_TRAINING] if everything else [])
@@ -55,13 +56,8 @@ def calibrate_files(
     report = _forward(rows, siblings=siblings, out=folder, dirs=[*dirs, shipped], base=base)
     report += _phases(rows, out=folder, dirs=[*dirs, shipped], base=base)
     report += _training(runs, out=folder, dirs=[*dirs, shipped], base=base)
-    scales = _read(scale_files or ([shipped / "measurements" / SHIPPED_SCALES] if everything else []))
     report += _scales(scales, out=folder, dirs=[*dirs, shipped])
     return {"out": str(folder), "profiles": report}
-
-
-def _read(paths: Sequence[Path]) -> list[Measurement]:
-    return [row for path in paths for row in read_measurements(path)]
 
 
 def with_siblings(rows: Sequence[Measurement]) -> list[Measurement]:
@@ -72,7 +68,7 @@ def with_siblings(rows: Sequence[Measurement]) -> list[Measurement]:
 
 
 def _forward(
-    rows: list[Measurement], *, siblings: bool, out: Path, dirs: Sequence[Path], base: str | None
+    rows: Sequence[Measurement], *, siblings: bool, out: Path, dirs: Sequence[Path], base: str | None
 ) -> list[dict[str, Any]]:
     wanted = {row.setting for row in rows if row.phase == "forward"}
     found = [item for item in calibrate(with_siblings(rows) if siblings else rows) if item.setting in wanted]
