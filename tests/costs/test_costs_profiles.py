@@ -64,6 +64,7 @@ def test_the_fit_counter_follows_the_device_class(name: str) -> None:
     [
         ("ram_bytes: 327_680", "ram_bytes: 256KB", ["'ram_bytes'", "'256KB'", "whole number of bytes"]),
         ("ram_bytes: 327_680", "ram_bytes: -5", ["'ram_bytes'", "-5", "above 0"]),
+        ("ram_bytes: 327_680", "ram_bytes: 1" + 400 * "0", ["'ram_bytes'", "at most 2^53"]),
         ("ram_bytes: 327_680", "ram_bytes: true", ["'ram_bytes'", "True", "bytes"]),
         ("ram_bytes: 327_680", "ram: 327680", ["'ram_bytes'", "missing", "unknown key 'ram'"]),
         ("ram_bytes: 327_680", "ram_byts: 327680", ["unknown key 'ram_byts'", "did you mean 'ram_bytes'"]),

@@ -115,7 +115,9 @@ def merged(path: Path, dirs: Sequence[str | Path] = (), *, depth: int = 0) -> di
             f"{path}: key 'extends': found {parent!r}; allowed: the name of a profile, at most {MAX_DEPTH} deep"
         )
     found = profile_path(parent, dirs)
-    if found is None or found == path:
+    if found == path:
+        raise ProfileError(f"{path}: key 'extends': found {parent!r}, the profile itself; allowed: another profile")
+    if found is None:
         raise ProfileError(f"{path}: key 'extends': unknown profile {parent!r}; {nearest(parent, profile_names(dirs))}")
     base = merged(found, dirs, depth=depth + 1)
     base.pop("calibration", None)
