@@ -9,6 +9,7 @@ from calibration_rows import TRAINING, Cells, board_rows, cells_of, write_cells
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.costs.measurements import read_measurements, read_operations
+from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.training_runs import read_training_runs
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, ProfileError
 from tinytrain_dist.verbs.calibrate_job import calibrate_files
@@ -145,6 +146,19 @@ def test_training_runs_that_are_refused_leave_nothing_behind(
 def test_a_rejected_run_is_not_fitted(tmp_path: Path) -> None:
     path = write_cells(tmp_path / "runs.csv", [*RUNS[1:], RUNS[0] | {"time_s": "9", "status": "rejected"}])
     assert len(read_training_runs(path)) == len(RUNS) - 1
+
+
+def test_a_row_added_to_a_shipped_setting_stands_beside_the_shipped_rows(tmp_path: Path) -> None:
+    shipped = next(row for row in cells_of() if row["profile"] == "stm32l4r5" and row["family"] == "mobilenet_v1")
+    bigger = {name: str(2 * float(shipped[name])) for name in ("macs_pointwise", "latency_ms", "energy_mj")}
+    path = write_cells(tmp_path / "rows.csv", [shipped | bigger | {"model": "mine", "source": "my bench"}])
+    report = calibrate_files([path], [], out=tmp_path)["profiles"]
+    assert [(line["phase"], line["rows"]) for line in report] == [("forward", 4), ("energy", 4)]
+    profile = load_profile("stm32l4r5", [tmp_path])
+    for name in ("pointwise_ns_per_mac", "active_power_w"):
+        assert (
+            "my bench" in profile.provenance_of(name).source and shipped["source"] in profile.provenance_of(name).source
+        )
 
 
 def test_operations_without_a_row(tmp_path: Path) -> None:

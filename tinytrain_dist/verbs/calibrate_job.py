@@ -71,8 +71,14 @@ def _forward(
     rows: Sequence[Measurement], *, siblings: bool, out: Path, dirs: Sequence[Path], base: str | None
 ) -> list[dict[str, Any]]:
     wanted = {row.setting for row in rows if row.phase == "forward"}
-    found = [item for item in calibrate(with_siblings(rows) if siblings else rows) if item.setting in wanted]
-    return [line for item in _devices_first(found, dirs) for line in _write(item, rows, out=out, dirs=dirs, base=base)]
+    fitted = with_siblings(rows) if siblings else list(rows)
+    found = [item for item in calibrate(fitted) if item.setting in wanted]
+    lines = []
+    for item in _devices_first(found, dirs):
+        own = [row for row in fitted if row.setting == item.setting and row.phase == "forward"]
+        notes = [*_notes(item.forward), *_mixed_runtimes(item, rows)]
+        lines += _write(item, own, notes=notes, out=out, dirs=dirs, base=base)
+    return lines
 
 
 def _devices_first(found: Sequence[CalibratedSetting], dirs: Sequence[Path]) -> list[CalibratedSetting]:
@@ -81,13 +87,17 @@ def _devices_first(found: Sequence[CalibratedSetting], dirs: Sequence[Path]) -> 
 
 
 def _write(
-    item: CalibratedSetting, rows: Sequence[Measurement], *, out: Path, dirs: Sequence[Path], base: str | None
+    item: CalibratedSetting,
+    own: Sequence[Measurement],
+    *,
+    notes: list[str],
+    out: Path,
+    dirs: Sequence[Path],
+    base: str | None,
 ) -> list[dict[str, Any]]:
-    own = [row for row in rows if row.setting == item.setting and row.phase == "forward"]
     target = target_of(item.setting, item.board, out=out, dirs=dirs, base=base, form=item.forward.form)
     power = fit_power(own)
     profile = write_setting(target, item, rows=own, power=power)
-    notes = [*_notes(item.forward), *_mixed_runtimes(item, rows)]
     lines = [_line(profile.name, "forward", item.forward, notes=notes)]
     if power is not None:
         lines.append(_line(profile.name, "energy", power[1], notes=["given measured time"]))
