@@ -14,13 +14,14 @@ from calibration_rows import INFERENCE, board_rows, cells_of, write_cells
 from tinytrain_dist.cli import main
 from tinytrain_dist.costs.calibration_record import PhaseCalibration, standing_of
 from tinytrain_dist.costs.extrapolation import widened
+from tinytrain_dist.costs.fit import fits_device, unsourced_limits
 from tinytrain_dist.costs.intervals import factors
 from tinytrain_dist.costs.latency_forms import form_of, group_of
 from tinytrain_dist.costs.measurements import Operations, Setting, read_measurements, read_operations
 from tinytrain_dist.costs.prediction import predict
 from tinytrain_dist.costs.profile_files import load_profile, profile_names, read_profile
 from tinytrain_dist.costs.profile_writer import header_of, own_keys, profile_text
-from tinytrain_dist.foundation.errors import ConfigError, ProfileError
+from tinytrain_dist.foundation.errors import ConfigError, ExitCode, ProfileError
 from tinytrain_dist.foundation.paths import resource_folder
 from tinytrain_dist.verbs.calibrate import read_config
 from tinytrain_dist.verbs.calibrate_job import calibrate_files
@@ -137,13 +138,26 @@ def test_one_row_of_a_new_board_anchors_it_to_its_siblings(tmp_path: Path) -> No
     assert [line["standing"] for line in report["profiles"]] == ["anchored"]
     assert "too few rows" in " ".join(report["profiles"][0]["notes"])
     profile = load_profile("slow", [tmp_path])
-    assert profile.provenance_of("ram_bytes").kind == "assumed"
+    assert profile.provenance_of("ram_bytes").kind == "unsourced"
+    assert unsourced_limits(profile) == ["ram_bytes"], "another board's memory promises no fit"
+    assert fits_device(profile, peak_bytes=(profile.ram_bytes - 1, profile.ram_bytes - 1), flash_bytes=0) == "uncertain"
     errors = []
     for row, operations in zip(rows, read_operations(write_cells(tmp_path / "ops.csv", rows)), strict=True):
         found = predict(profile, operations)
         assert found.latency_low_ms < float(row["latency_ms"]) < found.latency_high_ms
         errors.append(abs(found.latency_ms / float(row["latency_ms"]) - 1))
     assert sum(errors) / len(errors) < 0.25
+
+
+def test_a_new_board_may_extend_a_profile_of_another_folder(tmp_path: Path) -> None:
+    specs, out = tmp_path / "specs", tmp_path / "out"
+    specs.mkdir()
+    (specs / "parent.yaml").write_text("name: parent\nextends: stm32h743\nram_bytes: 300_000\n")
+    path = write_cells(tmp_path / "rows.csv", board_rows("child", profile="stm32h747")[:3])
+    calibrate_files([path], [], out=out, dirs=[specs], base="parent", siblings=False)
+    assert load_profile("child", [out, specs]).ram_bytes == 300_000
+    assert main(["devices", "check", str(out / "child.yaml"), "--dir", str(specs)]) == ExitCode.DONE
+    assert main(["devices", "check", str(out / "child.yaml")]) == ExitCode.BAD_INPUT
 
 
 def test_rows_of_one_family_only_are_named(tmp_path: Path) -> None:

@@ -322,3 +322,13 @@ def test_every_interval_holds_its_value_and_grows_with_the_work(
             assert 0 < first.energy_low_mj <= first.energy_mj <= first.energy_high_mj
     if batch <= support:  # above, twice the images may fill one batch better and need no second forward pass
         assert less.latency_low_ms <= more.latency_low_ms and less.latency_high_ms <= more.latency_high_ms
+
+
+@pytest.mark.parametrize("profile", load_profiles(), ids=lambda profile: profile.name)
+@pytest.mark.parametrize("precision", ["as it is", "fp16", "int8"])
+def test_a_forward_pass_is_priced_as_it_is_predicted(profile: DeviceProfile, precision: str) -> None:
+    """Bytes of the precision the rows were measured in, whatever the memory is counted at."""
+    if precision != "as it is":
+        profile = profile.model_copy(update={"precision": precision})
+    found = predict(profile, network_operations(MCUNET)).latency_ms
+    assert forward_ms(MCUNET, profile) == pytest.approx(found, rel=1e-9)

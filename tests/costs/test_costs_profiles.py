@@ -64,6 +64,7 @@ def test_the_fit_counter_follows_the_device_class(name: str) -> None:
     [
         ("ram_bytes: 327_680", "ram_bytes: 256KB", ["'ram_bytes'", "'256KB'", "whole number of bytes"]),
         ("ram_bytes: 327_680", "ram_bytes: -5", ["'ram_bytes'", "-5", "above 0"]),
+        ("ram_bytes: 327_680", "ram_bytes: 1" + 400 * "0", ["'ram_bytes'", "at most 2^53"]),
         ("ram_bytes: 327_680", "ram_bytes: true", ["'ram_bytes'", "True", "bytes"]),
         ("ram_bytes: 327_680", "ram: 327680", ["'ram_bytes'", "missing", "unknown key 'ram'"]),
         ("ram_bytes: 327_680", "ram_byts: 327680", ["unknown key 'ram_byts'", "did you mean 'ram_bytes'"]),
@@ -141,6 +142,17 @@ def test_unknown_name_and_folder_say_what_there_is(tmp_path: Path) -> None:
 def test_a_number_without_a_source_counts_as_unsourced(broken: Broken) -> None:
     line = next(x for x in GOOD.splitlines(keepends=True) if x.startswith("  ram_bytes: {"))
     assert read_profile(broken(line, "")).provenance_of("ram_bytes").kind == "unsourced"
+
+
+def test_a_number_that_is_changed_does_not_keep_the_source_of_the_old_one(tmp_path: Path) -> None:
+    text = "name: mine\nextends: stm32f746\nram_bytes: 400_000\nflash_bytes: 1_048_576\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    mine = load_profile("mine", [tmp_path])
+    assert mine.provenance_of("ram_bytes").kind == "unsourced"
+    assert mine.provenance_of("flash_bytes") == load_profile("stm32f746").provenance_of("flash_bytes")
+    assert mine.provenance_of("clock_hz").kind == "documented"
+    (tmp_path / "mine.yaml").write_text(text + 'provenance: {ram_bytes: {kind: measured, source: "the linker"}}\n')
+    assert load_profile("mine", [tmp_path]).provenance_of("ram_bytes").kind == "measured"
 
 
 def test_the_hash_follows_figures_not_the_wording_of_sources(broken: Broken) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tinytrain_dist.costs.calibration import CalibratedSetting
 from tinytrain_dist.costs.calibration_record import PhaseCalibration
+from tinytrain_dist.costs.fit import LIMITS
 from tinytrain_dist.costs.latency_forms import COEFFICIENTS
 from tinytrain_dist.costs.measured_phases import FORM, MeasuredPhases, error_fields
 from tinytrain_dist.costs.measurements import Measurement, Setting
@@ -25,11 +26,12 @@ _STAND_INS = {"microcontroller": "stm32f746", "linux_cpu": "raspberry_pi_4b", "l
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The file a setting belongs to, and the keys it states already."""
+    """The file a setting belongs to, the keys it states already, and the folders of what it may extend."""
 
     path: Path
     keys: dict[str, Any]
     header: str
+    dirs: tuple[Path, ...]
 
 
 def target_of(
@@ -38,21 +40,22 @@ def target_of(
     """Return the file of ``setting`` under ``out``.
 
     The device's own file where it stands for this setting; else the setting's long name, extending the device. A
-    device without a file extends ``base`` (or a stand-in of its class), and its limits are marked as assumed.
+    device without a file extends ``base`` (or a stand-in of its class): its limits are marked as unsourced, so that
+    no fit is promised on another device's memory.
     """
-    where = [out, *dirs] if out.is_dir() else list(dirs)
+    where = tuple(Path(folder) for folder in ([out, *dirs] if out.is_dir() else dirs))
     device = profile_path(setting.profile, where)
     if device is None:
         return _new_device(setting, board, out=out, dirs=where, base=base or _STAND_INS[form])
     default = read_profile(device, where)
     same_mode = setting.power_mode in ("", default.power_mode)
     if same_mode and setting_of(default) == replace(setting, power_mode=""):
-        return Target(path=out / device.name, keys=own_keys(device), header=header_of(device))
+        return Target(path=out / device.name, keys=own_keys(device), header=header_of(device), dirs=where)
     own = profile_path(setting.long_name, where)
     if own is not None:
-        return Target(path=out / own.name, keys=own_keys(own), header=header_of(own))
+        return Target(path=out / own.name, keys=own_keys(own), header=header_of(own), dirs=where)
     keys = {"name": setting.long_name, "extends": setting.profile, "board": board or setting.profile}
-    return Target(path=out / f"{setting.long_name}.yaml", keys=keys | _setting_keys(setting), header="")
+    return Target(path=out / f"{setting.long_name}.yaml", keys=keys | _setting_keys(setting), header="", dirs=where)
 
 
 def _setting_keys(setting: Setting) -> dict[str, Any]:
@@ -63,9 +66,9 @@ def _setting_keys(setting: Setting) -> dict[str, Any]:
     return keys | ({"power_mode": setting.power_mode} if setting.power_mode else {})
 
 
-def _new_device(setting: Setting, board: str, *, out: Path, dirs: Sequence[str | Path], base: str) -> Target:
+def _new_device(setting: Setting, board: str, *, out: Path, dirs: tuple[Path, ...], base: str) -> Target:
     parent = load_profile(base, dirs)
-    source = {"kind": "assumed", "source": f"taken over from {parent.name}: state the device's own value"}
+    taken_over = f"taken over from {parent.name}: state the device's own value"
     keys: dict[str, Any] = {
         "name": setting.profile,
         "extends": parent.name,
@@ -75,9 +78,15 @@ def _new_device(setting: Setting, board: str, *, out: Path, dirs: Sequence[str |
     keys |= _setting_keys(setting) | {"power_mode": setting.power_mode or None}
     keys |= dict.fromkeys(("supply_voltage_v", "active_power_w", "io_power_w", "idle_power_w"))
     unknown = {"kind": "unsourced", "source": "not measured on this device"}
-    sources = {name: unknown if keys.get(name, 0) is None else source for name in numeric_fields()}
+    sources = {
+        name: unknown
+        if keys.get(name, 0) is None
+        else {"kind": "unsourced" if name in LIMITS else "assumed", "source": taken_over}
+        for name in numeric_fields()
+    }
     header = f"# limits and power are not this device's own: 'tinytrain devices show {setting.profile}' says which\n"
-    return Target(path=out / f"{setting.profile}.yaml", keys=keys | {"provenance": sources}, header=header)
+    keys["provenance"] = sources
+    return Target(path=out / f"{setting.profile}.yaml", keys=keys, header=header, dirs=dirs)
 
 
 def write_setting(
@@ -152,7 +161,7 @@ def write_phases(target: Target, found: CalibratedPhases) -> DeviceProfile:
 def write_measured_phases(target: Target, found: MeasuredPhases) -> DeviceProfile:
     """Write the forms of training phases measured by themselves into ``target``; returns the profile as read back."""
     source = {"kind": "derived", "source": "fitted to whole passes and layers measured on the device"}
-    before = read_profile(target.path).calibration
+    before = read_profile(target.path, target.dirs).calibration
     priors = {} if before.training is None else before.training.priors
     phases = {"training": found.training.model_copy(update={"priors": priors})}
     if found.forward and before.forward is not None:
@@ -175,6 +184,6 @@ def _write(
     keys["calibration"] = {**keys.get("calibration", {}), **written}
     write_profile(target.path, keys, header=target.header)
     try:
-        return read_profile(target.path)
+        return read_profile(target.path, target.dirs)
     except ProfileError as error:
         raise AssertionError(f"calibration wrote a profile that cannot be read: {error}") from error

@@ -94,7 +94,8 @@ def calibrate_form(form: Form, rows: list[Measurement]) -> list[CalibratedSettin
         return fit_form(form, {setting: grouped.get(setting, []) for setting in settings}, start=start)
 
     full = fit(())
-    one_out = [fit((index,), full).predict_ms(row) for index, row in enumerate(rows)]
+    repeats = _repeats(rows)
+    one_out = [fit(repeats[_network(row)], full).predict_ms(row) for row in rows]
     families = sorted({row.family for row in rows})
     by_family = {
         family: fit([index for index, row in enumerate(rows) if row.family == family], full) for family in families
@@ -102,6 +103,18 @@ def calibrate_form(form: Form, rows: list[Measurement]) -> list[CalibratedSettin
     family_out = [by_family[row.family].predict_ms(row) for row in rows]
     folds = _Folds(rows=rows, flagged=flagged, one_out=one_out, family_out=family_out)
     return [_record(form, setting, folds, full) for setting in settings]
+
+
+def _network(row: Measurement) -> tuple[object, ...]:
+    return (row.setting, row.model, row.operations)
+
+
+def _repeats(rows: Sequence[Measurement]) -> dict[tuple[object, ...], list[int]]:
+    """Return the indices of each network on each setting: who has seen a repeat of a row has seen the row."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        found.setdefault(_network(row), []).append(index)
+    return found
 
 
 class _Folds:
@@ -131,7 +144,7 @@ class _Folds:
         """Return which errors the setting's rows can give."""
         rows = [self.rows[index] for index in self.mine(setting, fitted=True)]
         several = len({row.family for row in rows}) > 1
-        return [] if len(rows) < 2 else ["row", "family"] if several else ["row"]
+        return [] if len(_repeats(rows)) < 2 else ["row", "family"] if several else ["row"]
 
     def unseen(self, setting: Setting) -> list[UnseenRow]:
         """Return the predictions of unseen rows, each with the interval its own family had no part in."""
@@ -176,7 +189,7 @@ def _record(form: Form, setting: Setting, folds: _Folds, full: FittedForm) -> Ca
     group = group_of(setting)
     forward = PhaseCalibration(
         form=form.name,
-        rows=len(fitted),
+        rows=len(_repeats(fitted)),
         families=len({row.family for row in fitted}),
         sibling_rows=sum(group_of(row.setting) == group and row.setting != setting for row in folds.rows),
         leave_one_out_error=_mean(errors["row"]),

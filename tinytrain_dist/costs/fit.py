@@ -56,6 +56,7 @@ ADAPTER_GAP_PERCENT = 95
 against 278, ``docs/costs.md``); no rule explains it, so the high end of their peak allows for it on top."""
 
 
+LIMITS = ("ram_bytes", "flash_bytes")
 UNSOURCED_FACTOR = 2
 """A limit without a source may be half or double of what the profile says, as any estimate here."""
 
@@ -70,7 +71,7 @@ def limit_bytes(profile: DeviceProfile, field: str) -> tuple[int, int]:
 
 def unsourced_limits(profile: DeviceProfile) -> list[str]:
     """Return which limits that decide ``fits`` have no source."""
-    stated = [name for name in ("ram_bytes", "flash_bytes") if getattr(profile, name) is not None]
+    stated = [name for name in LIMITS if getattr(profile, name) is not None]
     return [name for name in stated if profile.provenance_of(name).kind == "unsourced"]
 
 

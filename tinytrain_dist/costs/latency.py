@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tinytrain_dist.costs.counters import STATE_WORDS
 from tinytrain_dist.costs.macs import chain_start
+from tinytrain_dist.costs.measurements import ELEMENT_BYTES
 from tinytrain_dist.costs.phase_amounts import (
     Amounts,
     chain_amounts,
@@ -64,8 +65,9 @@ def layer_ms(layer: ConvLayer, profile: DeviceProfile, *, cost_ratio: float = 1.
     """Return the milliseconds of one pass through ``layer`` for one image.
 
     ``cost_ratio`` is the cost of a MAC relative to a forward MAC, ``share`` the computed share of MACs and weights.
+    Bytes are those of the precision whose times the profile's coefficients were fitted to, as in ``prediction``.
     """
-    element = profile.bytes_per_element
+    element = ELEMENT_BYTES[profile.precision]
     compute = share * layer.macs * cost_ratio * ns_per_mac(layer, profile)
     weights = share * layer.weights * element * profile.weight_ns_per_byte
     activations = (layer.input_elements + layer.output_elements) * element * profile.activation_ns_per_byte

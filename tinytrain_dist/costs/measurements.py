@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,10 @@ shares, of ``fisher`` forward and backward layers together; ``optimizer`` and ``
 ``step`` (forward and backward of one image) checks the others and is not fitted.
 """
 MAX_FILE_BYTES = 16 << 20
+PHASES_WITH_MACS = ("forward", "input_grad", "weight_grad", "fisher", "adapters", "step")
+"""Phases whose time goes with their MACs: one in another unit than its neighbours stands out."""
+REPEAT_FACTOR = 1.25
+"""Repeats of one network on one setting that differ by more contradict each other."""
 UNIT_FACTOR = 300.0
 """A row this many times slower or faster per MAC than its neighbours was written in another unit."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -109,8 +113,8 @@ class Measurement:
         return self.model
 
 
-def read_measurements(path: Path) -> tuple[Measurement, ...]:
-    """Return the rows of ``path``.
+def read_measurements(*paths: Path) -> tuple[Measurement, ...]:
+    """Return the rows of ``paths``, in order; what one file may not say, several together may not say either.
 
     Raises
     ------
@@ -118,17 +122,23 @@ def read_measurements(path: Path) -> tuple[Measurement, ...]:
         A missing column, a cell that is no plain positive number, a unit other than the column's, or two rows of
         the same network and setting that contradict each other; names file, line and column.
     """
-    rows = tuple(_measurement(path, line, cells) for line, cells in _records(path, ROW_COLUMNS))
-    if not rows:
-        raise ProfileError(f"{path}: no rows; allowed: at least one measurement")
-    _check_units(path, rows)
-    _check_duplicates(path, rows)
-    return rows
+    placed: list[tuple[Path, Measurement]] = []
+    for path in paths:
+        found = [(path, _measurement(path, line, cells)) for line, cells in _records(path, ROW_COLUMNS)]
+        if not found:
+            raise ProfileError(f"{path}: no rows; allowed: at least one measurement")
+        placed += found
+    _check_units(placed)
+    _check_duplicates(placed)
+    return tuple(row for _, row in placed)
 
 
 def read_operations(path: Path) -> tuple[Operations, ...]:
     """Return the operation totals of each row of ``path``, in order; other columns are ignored."""
-    return tuple(_operations(path, line, cells) for line, cells in _records(path, OPERATION_COLUMNS, ConfigError))
+    found = tuple(_operations(path, line, cells) for line, cells in _records(path, OPERATION_COLUMNS, ConfigError))
+    if not found:
+        raise ConfigError(f"{path}: no rows; allowed: one row per network")
+    return found
 
 
 def rows_hash(rows: Iterable[Measurement]) -> str:
@@ -179,28 +189,12 @@ def _cells(
 
 
 def _measurement(path: Path, line: int, cells: dict[str, str]) -> Measurement:
-    for key in ("profile", "runtime", "accelerator", "model", "family"):
-        if not cells[key]:
-            raise ProfileError(f"{path}, line {line}: column {key!r} is empty; allowed: a text")
-    precision = cells["precision"]
-    if precision not in ELEMENT_BYTES:
-        raise ProfileError(f"{path}, line {line}: precision: found {precision!r}; {nearest(precision, ELEMENT_BYTES)}")
-    status = cells.get("status") or "measured"
-    if status not in STATUSES:
-        raise ProfileError(f"{path}, line {line}: status: found {status!r}; {nearest(status, STATUSES)}")
+    _check_texts(path, line, cells, ("model", "family"))
+    setting = setting_of_row(path, line, cells)
+    status = status_of_row(path, line, cells)
     phase = cells.get("phase") or "forward"
     if phase not in PHASES:
         raise ProfileError(f"{path}, line {line}: phase: found {phase!r}; {nearest(phase, PHASES)}")
-    if cells["accelerator"] not in ("cpu", "gpu"):
-        raise ProfileError(f"{path}, line {line}: accelerator: found {cells['accelerator']!r}; allowed: cpu, gpu")
-    setting = Setting(
-        profile=check_name(cells["profile"], what=f"{path}, line {line}: profile", error=ProfileError),
-        runtime=cells["runtime"],
-        precision=precision,
-        threads=int(_number(path, line, "threads", cells["threads"], at_least_one=True)),
-        accelerator=cells["accelerator"],
-        power_mode=cells.get("power_mode", ""),
-    )
     energy = cells.get("energy_mj", "")
     return Measurement(
         setting=setting,
@@ -218,6 +212,38 @@ def _measurement(path: Path, line: int, cells: dict[str, str]) -> Measurement:
     )
 
 
+def setting_of_row(path: Path, line: int, cells: Mapping[str, str]) -> Setting:
+    """Return the setting a row of any file of measurements states; raises ``ProfileError`` naming line and column."""
+    _check_texts(path, line, cells, ("profile", "runtime", "accelerator"))
+    precision = cells["precision"]
+    if precision not in ELEMENT_BYTES:
+        raise ProfileError(f"{path}, line {line}: precision: found {precision!r}; {nearest(precision, ELEMENT_BYTES)}")
+    if cells["accelerator"] not in ("cpu", "gpu"):
+        raise ProfileError(f"{path}, line {line}: accelerator: found {cells['accelerator']!r}; allowed: cpu, gpu")
+    return Setting(
+        profile=check_name(cells["profile"], what=f"{path}, line {line}: profile", error=ProfileError),
+        runtime=cells["runtime"],
+        precision=precision,
+        threads=int(_number(path, line, "threads", cells["threads"], at_least_one=True)),
+        accelerator=cells["accelerator"],
+        power_mode=cells.get("power_mode", ""),
+    )
+
+
+def status_of_row(path: Path, line: int, cells: Mapping[str, str]) -> str:
+    """Return a row's status, ``measured`` where none is stated."""
+    status = cells.get("status") or "measured"
+    if status not in STATUSES:
+        raise ProfileError(f"{path}, line {line}: status: found {status!r}; {nearest(status, STATUSES)}")
+    return status
+
+
+def _check_texts(path: Path, line: int, cells: Mapping[str, str], columns: Sequence[str]) -> None:
+    for column in columns:
+        if not cells[column]:
+            raise ProfileError(f"{path}, line {line}: column {column!r} is empty; allowed: a text")
+
+
 def _operations(path: Path, line: int, cells: dict[str, str], *, needs_macs: bool = True) -> Operations:
     values = {key: _number(path, line, key, cells[key]) for key in OPERATION_COLUMNS}
     operations = Operations(**values)
@@ -229,42 +255,56 @@ def _operations(path: Path, line: int, cells: dict[str, str], *, needs_macs: boo
 def _number(
     path: Path, line: int, column: str, text: str, *, above_zero: bool = False, at_least_one: bool = False
 ) -> float:
-    allowed = "a plain number" + (" above 0" if above_zero else ", 1 or more" if at_least_one else ", 0 or more")
+    allowed = "a plain number" + (" above 0" if above_zero else ", whole, 1 or more" if at_least_one else ", 0 or more")
     allowed += f" in the unit of the column's name ({column}), no unit in the cell"
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    low_enough = value < 1 if at_least_one else value <= 0 if above_zero else value < 0
-    if not math.isfinite(value) or low_enough:
+    too_low = value < 1 if at_least_one else value <= 0 if above_zero else value < 0
+    if not math.isfinite(value) or too_low or (at_least_one and value != int(value)):
         raise ProfileError(f"{path}, line {line}, column {column!r}: found {text!r}; allowed: {allowed}")
     return value
 
 
-def _check_units(path: Path, rows: Sequence[Measurement]) -> None:
-    for group in by_setting(row for row in rows if row.phase == "forward").values():
-        speeds = sorted(row.latency_ms / row.operations.macs for row in group)
+def _check_units(placed: Sequence[tuple[Path, Measurement]]) -> None:
+    groups: dict[object, list[tuple[Path, Measurement]]] = {}
+    for path, row in placed:
+        if row.phase in PHASES_WITH_MACS:
+            groups.setdefault((row.setting, row.phase), []).append((path, row))
+    for group in groups.values():
+        speeds = sorted(row.latency_ms / row.operations.macs for _, row in group)
         middle = speeds[len(speeds) // 2]
-        for row in group:
+        for path, row in group:
             ratio = row.latency_ms / row.operations.macs / middle
             if len(group) > 1 and not 1 / UNIT_FACTOR < ratio < UNIT_FACTOR:
                 raise ProfileError(
                     f"{path}, line {row.line}: latency_ms {row.latency_ms:g} of {row.model} is {ratio:.3g} times what "
-                    "the other rows of the setting say per MAC; allowed: milliseconds in every row (mixed units?)"
+                    f"the other {row.phase} rows of the setting say per MAC; allowed: milliseconds in every row "
+                    "(mixed units?)"
                 )
 
 
-def _check_duplicates(path: Path, rows: Sequence[Measurement]) -> None:
-    seen: dict[object, Measurement] = {}
-    for row in rows:
-        if row.status == "rejected":
-            continue
-        other = seen.setdefault((row.setting, row.phase, row.model, row.operations), row)
-        if max(row.latency_ms, other.latency_ms) > 1.25 * min(row.latency_ms, other.latency_ms):
+def _check_duplicates(placed: Sequence[tuple[Path, Measurement]]) -> None:
+    repeats: dict[object, list[tuple[Path, Measurement]]] = {}
+    for path, row in placed:
+        if row.status != "rejected":
+            repeats.setdefault((row.setting, row.phase, row.model, row.operations), []).append((path, row))
+    for group in repeats.values():
+        ends = sorted((min(group, key=_latency), max(group, key=_latency)), key=group.index)
+        (first, one), (second, other) = ends
+        if max(one.latency_ms, other.latency_ms) > REPEAT_FACTOR * min(one.latency_ms, other.latency_ms):
+            where = f"{first}, lines {one.line} and {other.line}"
+            if first != second:
+                where = f"{first}, line {one.line} and {second}, line {other.line}"
             raise ProfileError(
-                f"{path}, lines {other.line} and {row.line}: {row.model} on {row.setting.long_name} took "
-                f"{other.latency_ms:g} and {row.latency_ms:g} ms; allowed: one, the other with status 'rejected'"
+                f"{where}: {one.model} on {one.setting.long_name} took {one.latency_ms:g} and {other.latency_ms:g} ms; "
+                "allowed: one, the other with status 'rejected'"
             )
+
+
+def _latency(placed: tuple[Path, Measurement]) -> float:
+    return placed[1].latency_ms
 
 
 def by_setting(rows: Iterable[Measurement]) -> dict[Setting, list[Measurement]]:

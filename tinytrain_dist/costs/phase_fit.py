@@ -21,6 +21,8 @@ from tinytrain_dist.costs.measurements import ELEMENT_BYTES, Measurement, rows_h
 from tinytrain_dist.costs.prediction import compute_ns, traffic_ns
 from tinytrain_dist.costs.profiles import DeviceProfile
 
+BACKWARD = ("input_grad", "weight_grad")
+"""The phases a training step is made of: their rows earn the word for training, and only both validate it."""
 PRIOR_WIDTH = 0.7
 ROW_SIGMA = 0.2
 _LEAST_SHARE = 0.05
@@ -110,8 +112,9 @@ def calibrate_phases(rows: Sequence[Measurement], profile: DeviceProfile) -> Cal
             value = rounded(fit_factor(factor, own, profile))
             coefficients[factor.field] = int(value) if factor.field.endswith("_per_s") else value
             num_rows[factor.field] = len(own)
-            for kind, found in _unseen_errors(factor, own, profile).items():
-                errors[kind] += found
+            if phase in BACKWARD:
+                for kind, found in _unseen_errors(factor, own, profile).items():
+                    errors[kind] += found
     return CalibratedPhases(coefficients=coefficients, num_rows=num_rows, training=_record(rows, errors, priors))
 
 
@@ -145,6 +148,9 @@ def _unseen_errors(factor: Factor, rows: Sequence[Measurement], profile: DeviceP
 
 
 def _record(rows: Sequence[Measurement], errors: dict[str, list[float]], priors: dict[str, float]) -> PhaseCalibration:
+    """Return the record of backward rows; a factor that only the prior states leaves the interval an estimate's."""
+    backward = [row for row in rows if row.phase in BACKWARD]
+    is_whole = {row.phase for row in backward} == set(BACKWARD)
     worst = errors["family"] or errors["row"]
     weight = PRIOR_ROWS + len(worst)
     squares = PRIOR_ROWS * ROW_SIGMA**2 + sum(math.log1p(error) ** 2 for error in worst)
@@ -152,12 +158,12 @@ def _record(rows: Sequence[Measurement], errors: dict[str, list[float]], priors:
     mean = {kind: rounded(float(np.mean(np.abs(found))), digits=3) if found else None for kind, found in errors.items()}
     return PhaseCalibration(
         form="phase_factors",
-        rows=len(rows),
-        families=len({row.family for row in rows}),
+        rows=len({(row.phase, row.model, row.operations) for row in backward}),
+        families=len({row.family for row in backward}),
         leave_one_out_error=mean["row"],
-        leave_family_out_error=mean["family"],
+        leave_family_out_error=mean["family"] if is_whole else None,
         largest_error=rounded(float(np.max(np.abs(worst))), digits=3) if worst else None,
-        interval_factor=rounded(factor if worst else max(ESTIMATE_FACTOR, factor), digits=3),
+        interval_factor=rounded(factor if worst and is_whole else max(ESTIMATE_FACTOR, factor), digits=3),
         rows_hash=rows_hash(rows),
         priors=priors,
         measured_range=macs_range(rows),
@@ -167,7 +173,7 @@ def _record(rows: Sequence[Measurement], errors: dict[str, list[float]], priors:
 def macs_range(rows: Sequence[Measurement]) -> dict[str, list[float]]:
     """Return the smallest and largest MACs of one image of the backward rows, by the name of their phase."""
     found = {}
-    for phase in ("input_grad", "weight_grad"):
+    for phase in BACKWARD:
         macs = [row.operations.macs for row in rows if row.phase == phase]
         if macs:
             found[f"{phase}_macs"] = [min(macs), max(macs)]

@@ -102,7 +102,10 @@ def read_profile(path: Path, dirs: Sequence[str | Path] = ()) -> DeviceProfile:
 
 
 def merged(path: Path, dirs: Sequence[str | Path] = (), *, depth: int = 0) -> dict[str, Any]:
-    """Return the keys of ``path`` over those of the profile it extends."""
+    """Return the keys of ``path`` over those of the profile it extends.
+
+    A number that ``path`` changes does not keep the source of the number it replaces.
+    """
     own = dict(_cached_yaml(path, path.stat().st_mtime_ns if path.is_file() else 0))
     parent = own.pop("extends", None)
     if parent is None:
@@ -112,14 +115,17 @@ def merged(path: Path, dirs: Sequence[str | Path] = (), *, depth: int = 0) -> di
             f"{path}: key 'extends': found {parent!r}; allowed: the name of a profile, at most {MAX_DEPTH} deep"
         )
     found = profile_path(parent, dirs)
-    if found is None or found == path:
+    if found == path:
+        raise ProfileError(f"{path}: key 'extends': found {parent!r}, the profile itself; allowed: another profile")
+    if found is None:
         raise ProfileError(f"{path}: key 'extends': unknown profile {parent!r}; {nearest(parent, profile_names(dirs))}")
     base = merged(found, dirs, depth=depth + 1)
     base.pop("calibration", None)
-    sources = own.get("provenance", {})
-    if not isinstance(sources, dict):
+    sources, inherited = own.get("provenance", {}), base.get("provenance", {})
+    if not isinstance(sources, dict) or not isinstance(inherited, dict):
         return base | own
-    return base | own | {"provenance": {**base.get("provenance", {}), **sources}}
+    kept = {name: source for name, source in inherited.items() if name not in own or own[name] == base.get(name)}
+    return base | own | {"provenance": {**kept, **sources}}
 
 
 @lru_cache(maxsize=256)

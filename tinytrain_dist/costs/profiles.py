@@ -18,12 +18,18 @@ ProvenanceKind = Literal["measured", "documented", "derived", "assumed", "unsour
 
 _ELEMENT_BYTES: dict[FitCounter, int] = {"lifetime_int8": 1, "paper_fp32": 4}
 
+MOST = 1 << 53
+"""Whole numbers above are exact in no float, and no device has as many bytes or hertz."""
 Text = Annotated[str, Field(min_length=1, description="a text")]
-Bytes = Annotated[int, Field(ge=0, description="a whole number of bytes, 0 or more")]
-SomeBytes = Annotated[int, Field(gt=0, description="a whole number of bytes above 0")]
-MaybeBytes = Annotated[int | None, Field(ge=0, description="a whole number of bytes, 0 or more, or null")]
-BytesPerSecond = Annotated[int, Field(ge=0, description="a whole number of bytes per second, 0 or more")]
-Hertz = Annotated[int, Field(gt=0, description="a whole number of hertz above 0")]
+Bytes = Annotated[int, Field(ge=0, le=MOST, description="a whole number of bytes, 0 or more, at most 2^53")]
+SomeBytes = Annotated[int, Field(gt=0, le=MOST, description="a whole number of bytes above 0, at most 2^53")]
+MaybeBytes = Annotated[
+    int | None, Field(ge=0, le=MOST, description="a whole number of bytes, 0 or more, or null, at most 2^53")
+]
+BytesPerSecond = Annotated[
+    int, Field(ge=0, le=MOST, description="a whole number of bytes per second, 0 or more, at most 2^53")
+]
+Hertz = Annotated[int, Field(gt=0, le=MOST, description="a whole number of hertz above 0, at most 2^53")]
 NsPerMac = Annotated[float, Field(gt=0, description="nanoseconds per MAC, a number above 0")]
 NsPerByte = Annotated[float, Field(ge=0, description="nanoseconds per byte, a number, 0 or more")]
 NsPerCount = Annotated[float, Field(ge=0, description="nanoseconds per count, a number, 0 or more")]
@@ -94,7 +100,7 @@ class DeviceProfile(BaseModel):
     device_class: Annotated[Literal["microcontroller", "linux"], Field(description="microcontroller or linux")]
     runtime: Text
     precision: Annotated[Literal["fp32", "fp16", "int8"], Field(description="fp32, fp16 or int8")]
-    threads: Annotated[int, Field(gt=0, description="a whole number of threads above 0")]
+    threads: Annotated[int, Field(gt=0, le=MOST, description="a whole number of threads above 0, at most 2^53")]
     accelerator: Annotated[Literal["cpu", "gpu"], Field(description="cpu or gpu")]
     power_mode: Annotated[str | None, Field(description="the name of a power mode, or null")]
     fit_counter: Annotated[FitCounter, Field(description="lifetime_int8 or paper_fp32")]

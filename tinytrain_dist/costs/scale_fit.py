@@ -22,7 +22,9 @@ from tinytrain_dist.costs.measurements import Measurement, rows_hash
 from tinytrain_dist.costs.prediction import forward_ns
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.static_plans import static_plan
+from tinytrain_dist.foundation.errors import ConfigError, ProfileError
 from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.layer_graph import LayerGraph
 
 SCALE_TOLERANCE = 0.002
 """A scale this close to the rows is left alone: the coefficients are stored to four digits."""
@@ -59,7 +61,7 @@ def scale_backward(rows: Sequence[Measurement], profile: DeviceProfile) -> Scale
         others = [other for other in rows if other is not row]
         if others:
             errors.append(step_ms(row, profile, _ratio(others, profile)) / row.latency_ms - 1)
-    graphs = [layer_graph(row.model) for row in rows]
+    graphs = [_graph_of(row) for row in rows]
     macs = [plan_macs(graph, static_plan(STEP_PLAN, graph).plan) for graph in graphs]
     measured = {name: _ends([float(getattr(m, name.removesuffix("_macs"))) for m in macs])
                 for name in ("forward_macs", "backward_macs")}  # fmt: skip
@@ -70,7 +72,7 @@ def scale_backward(rows: Sequence[Measurement], profile: DeviceProfile) -> Scale
 
 def step_ms(row: Measurement, profile: DeviceProfile, ratio: float) -> float:
     """Return the time of the training step ``row`` on ``profile``: one image, updated in place."""
-    graph = layer_graph(row.model)
+    graph = _graph_of(row)
     plan = static_plan(STEP_PLAN, graph).plan
     fields = {"input_grad_cost_ratio": ratio, "weight_grad_cost_ratio": ratio}
     with_ratio = profile.model_copy(update=fields)
@@ -82,7 +84,21 @@ def _ratio(rows: Sequence[Measurement], profile: DeviceProfile) -> float:
         times = [step_ms(row, profile, math.exp(log)) / row.latency_ms for row in rows]
         return float(np.mean(np.log(times)))
 
-    return math.exp(brentq(gap, *np.log(_RATIOS), xtol=1e-9))
+    low, high = np.log(_RATIOS)
+    if not gap(low) < 0 < gap(high):
+        said = ", ".join(f"{row.model} (line {row.line}) in {row.latency_ms:g} ms" for row in rows)
+        raise ProfileError(
+            f"training steps on {rows[0].setting.long_name}: {said}: no cost of a backward MAC between {_RATIOS[0]:g} "
+            f"and {_RATIOS[1]:g} forward MACs explains them; allowed: milliseconds of one step of one image"
+        )
+    return math.exp(brentq(gap, low, high, xtol=1e-9))
+
+
+def _graph_of(row: Measurement) -> LayerGraph:
+    try:
+        return layer_graph(row.model)
+    except ConfigError as error:
+        raise ProfileError(f"line {row.line}, column 'model' of a row of phase 'step': {error}") from error
 
 
 def _ends(values: Sequence[float]) -> list[float]:

@@ -45,8 +45,9 @@ def calibrate_files(
     """Calibrate every setting of the files and write its profile; returns one report line per profile and phase."""
     shipped = resource_folder("device_profiles")
     everything = not row_files and not training_files and not scale_files
-    rows = _read(row_files or ([shipped / "measurements" / SHIPPED_ROWS] if everything else []))
-    for path in row_files:
+    rows = read_measurements(*(row_files or ([shipped / "measurements" / SHIPPED_ROWS] if everything else [])))
+    scales = read_measurements(*(scale_files or ([shipped / "measurements" / SHIPPED_SCALES] if everything else [])))
+    for path in [*row_files, *scale_files]:
         shipped_rows = read_measurements(shipped / "measurements" / SHIPPED_ROWS) if siblings else ()
         check_units(str(path), read_measurements(path), siblings=shipped_rows)
     files = training_files or ([shipped / "measurements" / SHIPPED_TRAINING] if everything else [])
@@ -55,13 +56,8 @@ def calibrate_files(
     report = _forward(rows, siblings=siblings, out=folder, dirs=[*dirs, shipped], base=base)
     report += _phases(rows, out=folder, dirs=[*dirs, shipped], base=base)
     report += _training(runs, out=folder, dirs=[*dirs, shipped], base=base)
-    scales = _read(scale_files or ([shipped / "measurements" / SHIPPED_SCALES] if everything else []))
     report += _scales(scales, out=folder, dirs=[*dirs, shipped])
     return {"out": str(folder), "profiles": report}
-
-
-def _read(paths: Sequence[Path]) -> list[Measurement]:
-    return [row for path in paths for row in read_measurements(path)]
 
 
 def with_siblings(rows: Sequence[Measurement]) -> list[Measurement]:
@@ -72,11 +68,17 @@ def with_siblings(rows: Sequence[Measurement]) -> list[Measurement]:
 
 
 def _forward(
-    rows: list[Measurement], *, siblings: bool, out: Path, dirs: Sequence[Path], base: str | None
+    rows: Sequence[Measurement], *, siblings: bool, out: Path, dirs: Sequence[Path], base: str | None
 ) -> list[dict[str, Any]]:
     wanted = {row.setting for row in rows if row.phase == "forward"}
-    found = [item for item in calibrate(with_siblings(rows) if siblings else rows) if item.setting in wanted]
-    return [line for item in _devices_first(found, dirs) for line in _write(item, rows, out=out, dirs=dirs, base=base)]
+    fitted = with_siblings(rows) if siblings else list(rows)
+    found = [item for item in calibrate(fitted) if item.setting in wanted]
+    lines = []
+    for item in _devices_first(found, dirs):
+        own = [row for row in fitted if row.setting == item.setting and row.phase == "forward"]
+        notes = [*_notes(item.forward), *_mixed_runtimes(item, rows)]
+        lines += _write(item, own, notes=notes, out=out, dirs=dirs, base=base)
+    return lines
 
 
 def _devices_first(found: Sequence[CalibratedSetting], dirs: Sequence[Path]) -> list[CalibratedSetting]:
@@ -85,13 +87,17 @@ def _devices_first(found: Sequence[CalibratedSetting], dirs: Sequence[Path]) -> 
 
 
 def _write(
-    item: CalibratedSetting, rows: Sequence[Measurement], *, out: Path, dirs: Sequence[Path], base: str | None
+    item: CalibratedSetting,
+    own: Sequence[Measurement],
+    *,
+    notes: list[str],
+    out: Path,
+    dirs: Sequence[Path],
+    base: str | None,
 ) -> list[dict[str, Any]]:
-    own = [row for row in rows if row.setting == item.setting and row.phase == "forward"]
     target = target_of(item.setting, item.board, out=out, dirs=dirs, base=base, form=item.forward.form)
     power = fit_power(own)
     profile = write_setting(target, item, rows=own, power=power)
-    notes = [*_notes(item.forward), *_mixed_runtimes(item, rows)]
     lines = [_line(profile.name, "forward", item.forward, notes=notes)]
     if power is not None:
         lines.append(_line(profile.name, "energy", power[1], notes=["given measured time"]))

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> ExitCode:
     if options.action == "show":
         _show(load_profile(options.target, options.dir), as_json=options.json)
     else:
-        _check(Path(options.target), as_json=options.json)
+        _check(Path(options.target), options.dir, as_json=options.json)
     return ExitCode.DONE
 
 
@@ -101,8 +101,8 @@ def details(profile: DeviceProfile) -> dict[str, Any]:
     return {**fields, **standing, "hash": profile.hash, "provenance": sources}
 
 
-def _check(path: Path, *, as_json: bool) -> None:
-    profile = read_profile(path)
+def _check(path: Path, dirs: list[str], *, as_json: bool) -> None:
+    profile = read_profile(path, dirs)
     unsourced = [key for key in numeric_fields() if profile.provenance_of(key).kind == "unsourced"]
     if as_json:
         print_json({**summary(profile), "valid": True, "hash": profile.hash, "unsourced": unsourced})
