@@ -52,7 +52,7 @@ def variants(form: Form) -> Iterator[tuple[str, Form]]:
 
 def errors(form: Form, rows: list[Measurement]) -> dict[str, float]:
     """Return the leave-family-out error of every setting that has one."""
-    found = {item.setting.long_name: item.forward.leave_family_out_error for item in calibrate_form(form, rows)}
+    found = {item.setting.long_name: item.forward.leave_family_out_error for item in calibrate_form(form, tuple(rows))}
     return {name: error for name, error in found.items() if error is not None}
 
 

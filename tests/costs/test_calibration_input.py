@@ -99,6 +99,7 @@ def test_a_row_a_hundred_times_off_is_named_and_costs_the_word(tmp_path: Path) -
     assert found["standing"] == "estimate"
 
 
+@pytest.mark.slow
 def test_rows_of_two_runtimes_under_one_name_are_split_and_said_so(tmp_path: Path) -> None:
     rows = [row | {"profile": "mine", "runtime": ("tinyengine", "tflm")[place % 2]} for place, row in enumerate(GOOD)]
     found = calibrate_files([write_cells(tmp_path / "rows.csv", rows)], [], out=tmp_path)["profiles"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from tinytrain_dist.costs.plan_arrays import plan_arrays
 from tinytrain_dist.costs.price_table import price_table
 from tinytrain_dist.costs.pricing import Workload, price
 from tinytrain_dist.costs.profile_files import load_profiles
+from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.costs.static_plans import STATIC_METHODS
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.architectures import layer_graph
@@ -38,21 +40,26 @@ WORKLOADS = (
 
 
 def assert_equal_to_single_prices(
-    graph: LayerGraph, chosen: list[UpdatePlan], workload: Workload, *, supports: list[int] | None = None
+    graph: LayerGraph,
+    chosen: list[UpdatePlan],
+    workload: Workload,
+    *,
+    supports: list[int] | None = None,
+    profiles: Sequence[DeviceProfile] = PROFILES,
 ) -> None:
     supports = supports or [workload.support_size]
-    grid = [(p, d, s) for p in range(len(chosen)) for d in range(len(PROFILES)) for s in supports]
+    grid = [(p, d, s) for p in range(len(chosen)) for d in range(len(profiles)) for s in supports]
     plan, device, support = (np.array(column) for column in zip(*grid, strict=True))
     table = price_table(
         graph, {"plan": plan, "device": device, "support_size": support}, plans=plan_arrays(graph, chosen),
-        profiles=PROFILES, workload=workload,
+        profiles=profiles, workload=workload,
     )  # fmt: skip
     for row, (p, d, s) in enumerate(grid):
-        expected = asdict(price(graph, chosen[p], PROFILES[d], replace(workload, support_size=s)))
+        expected = asdict(price(graph, chosen[p], profiles[d], replace(workload, support_size=s)))
         found = {name: _plain(values[row]) for name, values in table.items()}
         apart = {name: (value, expected[name]) for name, value in found.items() if not _same(value, expected[name])}
         assert found.keys() == expected.keys()
-        assert not apart, (p, PROFILES[d].name, s)
+        assert not apart, (p, profiles[d].name, s)
 
 
 def _same(found: Any, expected: Any) -> bool:
@@ -75,12 +82,17 @@ def test_every_method_on_every_device(workload: Workload) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(plans(backbones=("mobilenet_v2",), biases=True, adapters=True), min_size=1, max_size=4),
-    st.sampled_from(WORKLOADS), st.lists(st.integers(1, 200), min_size=1, max_size=2),
-)  # fmt: skip
-def test_any_plan(cases: list[tuple[LayerGraph, UpdatePlan]], workload: Workload, supports: list[int]) -> None:
+    st.sampled_from(WORKLOADS),
+    st.lists(st.integers(1, 200), min_size=1, max_size=2),
+    st.lists(st.sampled_from(PROFILES), min_size=1, max_size=6, unique_by=lambda profile: profile.name),
+)
+def test_any_plan(
+    cases: list[tuple[LayerGraph, UpdatePlan]], workload: Workload, supports: list[int], profiles: list[DeviceProfile]
+) -> None:
     graph = cases[0][0]
     given = replace(workload, inspected=graph.last_blocks(1) if workload.inspected else ())
-    assert_equal_to_single_prices(graph, [plan for _, plan in cases], given, supports=supports)
+    chosen = [plan for _, plan in cases]
+    assert_equal_to_single_prices(graph, chosen, given, supports=supports, profiles=profiles)
 
 
 def test_a_plan_of_all_weights_costs_two_forward_passes() -> None:

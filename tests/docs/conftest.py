@@ -12,6 +12,7 @@ import pytest
 from pages import REPOSITORY
 from paper_data import write_paper_data
 from PIL import Image
+from tiny_words import TINY
 
 from tinytrain_dist.backbones.card import CheckpointCard
 from tinytrain_dist.backbones.checkpoint import save_checkpoint
@@ -19,17 +20,6 @@ from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.cli import main
 
 COPIED = ("cluster", "jobs", "benchmarks", "device_profiles", "constraints.txt", "Dockerfile", "conf", "tests")
-TINY = (
-    "backbone.resolution=32",
-    "data.domains=[signs,flags]",
-    "episodes.num_tasks=1",
-    "methods=[none,last_layer,tinytrain]",
-    "devices.names=[stm32h743,raspberry_pi_zero_2]",
-    "finetune.iterations=1",
-    "finetune.curve_every=1",
-    "wandb.mode=disabled",
-    "executor.kind=serial",
-)
 
 
 @pytest.fixture(scope="session")

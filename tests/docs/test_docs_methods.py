@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import TINY
 from pages import REPOSITORY, blocks
+from tiny_words import TINY
 
 from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.adaptation.methods.method import _modules

@@ -67,7 +67,7 @@ def test_the_run_directory_is_as_documented(first: SimulationResult) -> None:
     names = {path.name for path in first.folder.iterdir()}
     assert names == {
         "run.json", "tasks.parquet", "shards", "manifest.json", "journal", "results", "plans",
-        "fisher", "failures.parquet", "status.json", "_SUCCESS",
+        "fisher", "failures.parquet", "status.json", "log.jsonl", "_SUCCESS",
     }  # fmt: skip
     found = document(first)
     assert (found["kind"], found["status"], found["exit_code"]) == ("simulate", "finished", 0)

@@ -16,6 +16,7 @@ from tinytrain_dist.foundation.storage import Storage, open_storage
 from tinytrain_dist.simulation import lock
 from tinytrain_dist.simulation.finished import write_tables
 from tinytrain_dist.simulation.lock import run_lock
+from tinytrain_dist.simulation.log_file import LOG
 from tinytrain_dist.simulation.manifest_snapshot import SNAPSHOT
 from tinytrain_dist.simulation.run_document import DOCUMENT
 from tinytrain_dist.simulation.status import STATUS
@@ -88,7 +89,7 @@ def test_who_lost_the_run_says_nothing_in_the_others_documents(tmp_path: Path, m
     def losing(self: Computation, finished: Any) -> None:
         original(self, finished)
         (folder / lock.LOCK_NAME).unlink(missing_ok=True)
-        for name in (DOCUMENT, STATUS):
+        for name in (DOCUMENT, STATUS, LOG):
             (folder / name).write_text("the other driver's")
             left[name] = (folder / name).read_bytes()
 

@@ -76,6 +76,7 @@ def test_bad_options_are_refused(
     assert expected in captured.err and "Traceback" not in captured.err and captured.out == ""
 
 
+@pytest.mark.slow
 def test_the_chosen_rate_and_its_table_stand_in_the_run_document(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

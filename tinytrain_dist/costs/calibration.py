@@ -5,6 +5,7 @@ Importing this file imports SciPy: only ``calibrate`` does.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def calibrate(rows: Sequence[Measurement]) -> list[CalibratedSetting]:
     usable = [row for row in rows if row.status == "measured" and row.phase == "forward"]
     found: list[CalibratedSetting] = []
     for form in {form_of(row.setting).name: form_of(row.setting) for row in usable}.values():
-        found += calibrate_form(form, [row for row in usable if form_of(row.setting) is form])
+        found += calibrate_form(form, tuple(row for row in usable if form_of(row.setting) is form))
     return sorted(found, key=lambda item: item.setting)
 
 
@@ -84,8 +85,12 @@ def _same_but_threads(row: Measurement, other: Measurement) -> bool:
     )  # fmt: skip
 
 
-def calibrate_form(form: Form, rows: list[Measurement]) -> list[CalibratedSetting]:
-    """Return the calibration of every setting of one device class; ``rows`` are measured forward passes of it."""
+@functools.lru_cache(maxsize=16)
+def calibrate_form(form: Form, rows: tuple[Measurement, ...]) -> tuple[CalibratedSetting, ...]:
+    """Return the calibration of every setting of one device class; ``rows`` are measured forward passes of it.
+
+    Kept for a process that fits again with rows of another class: each row is left out in turn, so it takes seconds.
+    """
     flagged = contradictory_rows(rows)
     settings = sorted({row.setting for row in rows})
 
@@ -102,7 +107,7 @@ def calibrate_form(form: Form, rows: list[Measurement]) -> list[CalibratedSettin
     }
     family_out = [by_family[row.family].predict_ms(row) for row in rows]
     folds = _Folds(rows=rows, flagged=flagged, one_out=one_out, family_out=family_out)
-    return [_record(form, setting, folds, full) for setting in settings]
+    return tuple(_record(form, setting, folds, full) for setting in settings)
 
 
 def _network(row: Measurement) -> tuple[object, ...]:

@@ -12,7 +12,8 @@ MIN_SECRET_LENGTH = 6
 """Shorter environment values are ordinary words too often to be hidden wherever they occur."""
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
-_ASSIGNMENT = re.compile(r"([\w./+-]*(?:key|token|secret|passw|credential)[\w./+-]*=)(\S+)", re.IGNORECASE)
+_ASSIGNMENT = re.compile(r"(?<![\w./+-])([\w./+-]*(?:key|token|secret|passw|credential)[\w./+-]*=)(\S+)", re.IGNORECASE)
+"""Begins where a word begins: tried at every letter, a long word would take the square of its length."""
 
 
 def secret_values(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:

@@ -11,10 +11,11 @@ from tinytrain_dist.execution.executor import Executor
 from tinytrain_dist.foundation.errors import RunLockedError, StorageError, TooManyFailuresError
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.simulation.backlog import Backlog
-from tinytrain_dist.simulation.dispatch import Dispatcher, Finished
+from tinytrain_dist.simulation.dispatch import Dispatcher, Finished, named
 from tinytrain_dist.simulation.plan_run import RunPlan
 from tinytrain_dist.simulation.rates import Group, Rates
 from tinytrain_dist.simulation.request import Chunk, ShardRecord
+from tinytrain_dist.simulation.run_log import RunLog
 from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
 from tinytrain_dist.simulation.suspects import Suspects
@@ -46,9 +47,10 @@ class Computation:
         *,
         computed_on: set[str],
         suspects: Suspects | None = None,
+        log: RunLog | None = None,
     ) -> None:
         self._plan, self._store, self._status, self.computed_on = plan, store, status, computed_on
-        self._suspects = suspects
+        self._suspects, self._run_log = suspects, log or RunLog()
         self._committed = time.monotonic()
 
     def run(self, missing: dict[Group, int], workers: Executor) -> None:
@@ -61,11 +63,11 @@ class Computation:
         """
         try:
             if self._suspects is not None:
-                self._suspects.settle(self._plan, self._store, run_chunk)
+                self._suspects.settle(self._plan, self._store, run_chunk, say=self._run_log.say)
                 missing = self._plan.grid.outline(self._store.coverage)
             self._dispatch(missing, workers)
         finally:
-            self._store.commit()
+            self._commit()
             if self._suspects is not None:
                 with suppress(RunLockedError, StorageError):  # what ended the run is what counts
                     self._store.guard()
@@ -84,7 +86,7 @@ class Computation:
             grid.pieces(self._store.coverage), missing, rates=Rates(self._plan.unit_seconds),
             chunk_seconds=dispatch.chunk_seconds,
         )  # fmt: skip
-        dispatcher = Dispatcher(workers, backlog, submit=submit, settings=dispatch)
+        dispatcher = Dispatcher(workers, backlog, submit=submit, settings=dispatch, say=self._run_log.say)
         for finished in dispatcher.run():
             if finished is not None:
                 self.enter(finished)
@@ -93,12 +95,19 @@ class Computation:
     def _keep_up(self, dispatcher: Dispatcher, workers: Executor) -> None:
         now = time.monotonic()
         if self._store.num_pending >= COMMIT_SHARDS or now - self._committed >= COMMIT_S:
-            self._store.commit()
+            self._commit()
             self._committed = now
         status = self._status
         status.retried, status.in_flight = dispatcher.retried, dispatcher.num_in_flight
         status.workers = workers.num_workers
         status.write()
+        self._run_log.keep_up(status)
+
+    def _commit(self) -> None:
+        shards = self._store.num_pending
+        self._store.commit()
+        if shards:
+            self._run_log.say("committed", shards=shards, done=self._status.done, generation=self._store.generation)
 
     def enter(self, finished: Finished) -> None:
         """Enter a finished chunk into the store and the account."""
@@ -107,6 +116,7 @@ class Computation:
             assert finished.failure is not None
             status, message = finished.failure.kind, finished.failure.message
             record = failed_shard(self._plan.setup, finished.chunk, status=status, message=message)
+            self._run_log.say("quarantined", status=status, message=message, **named(finished.chunk))
         _check_record(record, finished.chunk)
         self._note_machine(finished.computed_on)
         if self._store.add(record):
@@ -119,6 +129,7 @@ class Computation:
                 others, where = "; ".join(sorted(self.computed_on)), self._store.storage.location
                 _log.warning("%s: rows of (%s) meet rows of (%s): last digits may differ", where, found, others)
             self.computed_on.add(found)
+            self._run_log.say("machine", computed_on=found)
 
     def _check_budget(self) -> None:
         status, limit = self._status, self._plan.settings.dispatch.max_failed_share

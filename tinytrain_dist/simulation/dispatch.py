@@ -9,13 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tinytrain_dist.execution.executor import Executor, Failure, Outcome, describe
 from tinytrain_dist.foundation.errors import ClusterError, TinyTrainError
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.simulation.backlog import Backlog
 from tinytrain_dist.simulation.request import Chunk, ShardRecord
+from tinytrain_dist.simulation.run_log import Say, unsaid
 from tinytrain_dist.simulation.settings import DispatchSettings
 
 POLL_S = 1.0
@@ -88,9 +89,10 @@ class Dispatcher:
         submit: Submit,
         settings: DispatchSettings,
         clock: Callable[[], float] = time.monotonic,
+        say: Say = unsaid,
     ) -> None:
         self._executor, self._backlog, self._submit_call = executor, backlog, submit
-        self._settings, self._clock = settings, clock
+        self._settings, self._clock, self._say = settings, clock, say
         self._flights: dict[int, _Flight] = {}  # by ticket; an overdue chunk has two
         self._deaths: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
@@ -141,6 +143,7 @@ class Dispatcher:
         flight.tickets.add(ticket)
         flight.copies += 1
         self._flights[ticket] = flight
+        self._say("dispatched" if flight.copies == 1 else "doubled", **named(flight.chunk))
 
     def _overdue_s(self, chunk: Chunk) -> float:
         predicted = chunk.num_tasks * self._backlog.rates.unit_seconds((chunk.domain, chunk.cells))
@@ -179,12 +182,14 @@ class Dispatcher:
     def _blame(self, chunk: Chunk, failure: Failure, progress: object) -> Iterator[Finished]:
         """Try again what can be; yields the one task that is to blame."""
         _log.warning("%d tasks %s (attempt %d): %s", chunk.num_tasks, failure.kind, chunk.attempt, failure.message)
+        event = "failed" if failure.kind == "error" else "worker_lost"
+        self._say(event, kind=failure.kind, message=failure.message, **named(chunk))
         again = replace(chunk, attempt=chunk.attempt + 1)
         if failure.kind == "lost":
             self._losses[chunk.name] += 1
             if self._losses[chunk.name] >= MAX_LOSSES:
                 raise ClusterError(f"{MAX_LOSSES} times the machine of one chunk failed, last: {failure.message}")
-            self._retry([again])
+            self._retry(again)
             return
         if chunk.num_tasks > 1:
             parts = again.halves()
@@ -193,14 +198,26 @@ class Dispatcher:
                 if progress.every:
                     guilty = parts.pop(1 if progress.place else 0)
                     yield Finished(replace(guilty, attempt=chunk.attempt), None, failure)
-            self._retry(parts)
+            self._say("bisected", parts=[part.num_tasks for part in parts], **named(chunk))
+            self._put_back(parts)
             return
         self._deaths[chunk.name] += 1
         if failure.kind == "crashed" and self._deaths[chunk.name] < self._settings.max_attempts:
-            self._retry([again])
+            self._retry(again)
         else:
             yield Finished(chunk, None, failure)
 
-    def _retry(self, chunks: list[Chunk]) -> None:
+    def _retry(self, chunk: Chunk) -> None:
+        self._say("retried", **named(chunk))
+        self._put_back([chunk])
+
+    def _put_back(self, chunks: list[Chunk]) -> None:
         self.retried += len(chunks)
         self._backlog.put_back(chunks)
+
+
+def named(chunk: Chunk) -> dict[str, Any]:
+    """Return how the run's log names a chunk."""
+    return {
+        "domain": chunk.domain, "first_task": chunk.ranges[0][0], "tasks": chunk.num_tasks, "attempt": chunk.attempt
+    }  # fmt: skip

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tinytrain_dist import __version__
 from tinytrain_dist.execution.settings import ExecutorSettings, open_executor
 from tinytrain_dist.foundation.errors import (
     ExitCode,
@@ -25,6 +28,7 @@ from tinytrain_dist.simulation.compaction import Totals
 from tinytrain_dist.simulation.computing import Computation
 from tinytrain_dist.simulation.finished import SUCCESS, read_totals, success_document, write_tables
 from tinytrain_dist.simulation.lock import RunLock, run_lock
+from tinytrain_dist.simulation.log_file import log_file
 from tinytrain_dist.simulation.plan_run import RunPlan, plan_run
 from tinytrain_dist.simulation.run_document import (
     COMPUTED_ON,
@@ -34,6 +38,7 @@ from tinytrain_dist.simulation.run_document import (
     read_run_document,
     write_run_document,
 )
+from tinytrain_dist.simulation.run_log import RunLog
 from tinytrain_dist.simulation.settings import SimulationSettings, run_id_of
 from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore
@@ -109,34 +114,53 @@ def simulate(
     name, place = check_name(run_id or run_id_of(plan.identity), what="run id"), open_storage(root)
     storage = free_place(place, name) if force_new else place.below(name)
     plan = replace(plan, setup=replace(plan.setup, run_folder=storage.location))
-    with run_lock(storage) as lock:
+    log = RunLog()
+    with run_lock(storage, say=log.say) as lock:
         check_identity(storage, plan.identity)
-        run = _Run(plan, storage, lock, executor=executor or ExecutorSettings(), config=dict(config or {}))
-        return run.go()
+        with log.kept_in(log_file(storage), guard=lock.check):
+            run = _Run(plan, storage, lock, log, executor=executor or ExecutorSettings(), config=dict(config or {}))
+            return run.go()
 
 
 class _Run:
     """One command on one run directory, with the lock held."""
 
     def __init__(
-        self, plan: RunPlan, storage: Storage, lock: RunLock, *, executor: ExecutorSettings, config: dict[str, Any]
+        self,
+        plan: RunPlan,
+        storage: Storage,
+        lock: RunLock,
+        log: RunLog,
+        *,
+        executor: ExecutorSettings,
+        config: dict[str, Any],
     ) -> None:
         self._plan, self._storage, self._executor, self._config = plan, storage, executor, config
-        self._guard = lock.check
-        self._computed_on = set((read_run_document(storage) or {}).get(COMPUTED_ON, ()))
+        self._guard, self._run_log = lock.check, log
+        earlier = read_run_document(storage)
+        self._computed_on = set((earlier or {}).get(COMPUTED_ON, ()))
+        self._say_start("start" if earlier is None else "resume")
         self._store = RunStore(
-            storage, identity=plan.setup.run_identity, profiles=plan.profile_hashes, guard=lock.check
+            storage, identity=plan.setup.run_identity, profiles=plan.profile_hashes, guard=lock.check, say=log.say
         )
+
+    def _say_start(self, event: str) -> None:
+        self._run_log.say(
+            event, run=name_of(self._storage), command=self._config.get("command", ""), version=__version__,
+            executor=self._executor.kind, host=socket.gethostname(), pid=os.getpid(),
+        )  # fmt: skip
 
     def go(self) -> SimulationResult:
         """Compute what is missing and complete the tables."""
         self._store.open()
         if self._plan.settings.dispatch.retry_failed and (again := self._store.void_failed()):
             _log.info("%d failed tasks are tried again", again)
+            self._run_log.say("tried_again", tasks=again)
         missing = self._plan.grid.outline(self._store.coverage)
         computed, total = sum(missing.values()), self._plan.grid.num_units
         name = name_of(self._storage)
         _log.info("%s: %d of %d tasks to compute, %d reused", name, computed, total, total - computed)
+        self._run_log.say("planned", total=total, to_compute=computed, reused=total - computed)
         if computed:
             self._guard()
             self._storage.remove(SUCCESS)
@@ -153,9 +177,11 @@ class _Run:
                 progress("simulate", total=status.total, done=status.cached) as status.meter,
             ):
                 suspects = Suspects(self._storage) if self._executor.kind == "serial" else None
-                Computation(self._plan, self._store, status, computed_on=self._computed_on, suspects=suspects).run(
-                    missing, workers
-                )
+                computation = Computation(
+                    self._plan, self._store, status,
+                    computed_on=self._computed_on, suspects=suspects, log=self._run_log,
+                )  # fmt: skip
+                computation.run(missing, workers)
         except RunLockedError:
             raise  # the run is another driver's now: what it says of itself stays
         except (TinyTrainError, KeyboardInterrupt) as error:
@@ -194,6 +220,9 @@ class _Run:
             if code != ExitCode.TOO_MANY_FAILURES:
                 self._guard()
                 self._storage.write(SUCCESS, success_document(totals, generation=self._store.generation))
+        self._run_log.stopped(
+            reason=code.describe(), exit_code=int(code), computed=computed, rows=totals.rows, failed=totals.failed_tasks
+        )
         return SimulationResult(
             location=self._storage.location,
             computed=computed,

@@ -21,6 +21,7 @@ from typing import Any
 from tinytrain_dist.foundation.errors import RunLockedError, StorageError
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.storage import Storage
+from tinytrain_dist.simulation.run_log import Say, unsaid
 
 _log = logger(__name__)
 LOCK_NAME = "lock.json"
@@ -50,10 +51,14 @@ def steady_clock() -> float:
 
 @contextmanager
 def lease(
-    storage: Storage, *, times: LeaseTimes | None = None, clock: Callable[[], float] = steady_clock
+    storage: Storage,
+    *,
+    times: LeaseTimes | None = None,
+    clock: Callable[[], float] = steady_clock,
+    say: Say = unsaid,
 ) -> Iterator[Lease]:
     """Hold the lease on ``storage``; raises ``RunLockedError`` naming a living holder."""
-    held = Lease(storage, times=times or LeaseTimes(), clock=clock)
+    held = Lease(storage, times=times or LeaseTimes(), clock=clock, say=say)
     held.acquire()
     held.start()
     try:
@@ -65,8 +70,8 @@ def lease(
 class Lease:
     """One holder's (or waiter's) side of the lock object."""
 
-    def __init__(self, storage: Storage, *, times: LeaseTimes, clock: Callable[[], float]) -> None:
-        self._storage, self._times, self._clock = storage, times, clock
+    def __init__(self, storage: Storage, *, times: LeaseTimes, clock: Callable[[], float], say: Say = unsaid) -> None:
+        self._storage, self._times, self._clock, self._say = storage, times, clock, say
         self._holder = uuid.uuid4().hex
         self._place = f"{storage.location}/{LOCK_NAME}"
         self._beats = 0
@@ -116,6 +121,7 @@ class Lease:
             except StorageError as error:
                 self._trouble = str(error)
                 _log.warning("%s: not renewed, trying again: %s", self._place, error)
+                self._say("lease_not_renewed", message=str(error))
 
     def check(self) -> None:
         """Raise ``RunLockedError`` if the lease has been lost, ``StorageError`` if it could not be renewed in time."""
@@ -135,6 +141,7 @@ class Lease:
                 self._say_once(found[0], lease_s)
                 return False
             _log.warning("%s: its holder (%s) is gone after %.0f s; taken over", *self._words(found[0], waited))
+            self._say("lock_taken_over", holder=holder_words(found[0]), waited_s=round(waited, 1))
         return self._put(None if found is None else found[1])
 
     def _say_once(self, text: bytes, lease_s: float) -> None:
@@ -147,6 +154,8 @@ class Lease:
         self._beats += 1
         put = self._storage.replace_if(LOCK_NAME, self._text(), version=version)
         if put is not None:
+            if self._trouble:
+                self._say("lease_renewed")
             self._version, self._renewed_at, self._trouble = put, started, ""
         return put is not None
 

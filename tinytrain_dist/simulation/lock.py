@@ -22,6 +22,7 @@ from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.storage import Storage, open_storage
 from tinytrain_dist.foundation.storage.local import LocalStorage
 from tinytrain_dist.simulation.lease import LOCK_NAME, holder_words, lease
+from tinytrain_dist.simulation.run_log import Say, unsaid
 
 _log = logger(__name__)
 _MAX_TEXT = 4096
@@ -40,10 +41,12 @@ class RunLock(Protocol):
 
 
 @contextmanager
-def run_lock(place: str | Path | Storage) -> Iterator[RunLock]:
+def run_lock(place: str | Path | Storage, *, say: Say = unsaid) -> Iterator[RunLock]:
     """Hold the lock of a run directory; raises ``RunLockedError`` naming a living holder."""
     storage = open_storage(place) if isinstance(place, str | Path) else place
-    with _held_file(Path(storage.location)) if isinstance(storage, LocalStorage) else lease(storage) as held:
+    is_local = isinstance(storage, LocalStorage)
+    with _held_file(Path(storage.location), say) if is_local else lease(storage, say=say) as held:
+        say("locked", by="file" if is_local else "lease")
         yield held
 
 
@@ -59,11 +62,11 @@ class _FileLock:
 
 
 @contextmanager
-def _held_file(folder: Path) -> Iterator[_FileLock]:
+def _held_file(folder: Path, say: Say) -> Iterator[_FileLock]:
     path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = _acquire(path)
+        handle = _acquire(path, say)
     except OSError as error:
         raise StorageError(f"{path}: cannot be locked: {error.strerror or error}") from error
     try:
@@ -74,13 +77,13 @@ def _held_file(folder: Path) -> Iterator[_FileLock]:
         os.close(handle)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, say: Say) -> int:
     while True:
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(path, handle):
-                _write_holder(path, handle)
+                _write_holder(path, handle, say)
                 return handle
         except BlockingIOError:
             holder = holder_words(os.pread(handle, _MAX_TEXT, 0))
@@ -99,9 +102,10 @@ def _is_at(path: Path, handle: int) -> bool:
         return False
 
 
-def _write_holder(path: Path, handle: int) -> None:
+def _write_holder(path: Path, handle: int, say: Say) -> None:
     if os.fstat(handle).st_size:
         gone = holder_words(os.pread(handle, _MAX_TEXT, 0))
         _log.warning("%s: its holder (%s) is gone; the lock is taken over", path, gone)
+        say("lock_taken_over", holder=gone)
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)

@@ -28,6 +28,7 @@ from tinytrain_dist.simulation.coverage import Coverage
 from tinytrain_dist.simulation.manifest import Manifest
 from tinytrain_dist.simulation.ranges import Ranges, num_in, ranges_of
 from tinytrain_dist.simulation.request import Cells, Chunk, ShardRecord, cells_of, record_of
+from tinytrain_dist.simulation.run_log import Say, unsaid
 from tinytrain_dist.simulation.shard_files import SHARD_FOLDERS, read_rows, testimony
 from tinytrain_dist.simulation.voids import Void, void_rows, voids_of
 
@@ -57,9 +58,11 @@ class RunStore:
         identity: str = "",
         profiles: dict[str, str] | None = None,
         guard: Callable[[], None] = lambda: None,
+        say: Say = unsaid,
     ) -> None:
         self.storage, self.coverage = storage, Coverage()
         self._identity, self._profiles, self.guard = identity, profiles or {}, guard
+        self._tell = say
         self._manifest = Manifest(storage, guard=guard)
         self._sources = Sources({})
         self._superseded: list[Void] = []
@@ -90,6 +93,7 @@ class RunStore:
             names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
             where = self.storage.location
             _log.warning("%s: %d shards are missing or damaged (%s); computed again", where, len(damaged), names)
+            self._tell("damaged", shards=len(damaged), first=damaged[0])
             self._say({"drop": damaged})
 
     def _is_whole(self, record: ShardRecord) -> bool:
@@ -113,6 +117,7 @@ class RunStore:
                     priced.setdefault(device, set()).add(digest)
         for device in sorted(d for d in priced if priced[d] - {self._profiles.get(d)} and d in self._profiles):
             _log.warning("%s: profile %s has changed; its rows are priced again", self.storage.location, device)
+            self._tell("repriced", device=device)
             self._say({"void": {"device": device}})
             del priced[device]
             self.coverage.clear_device(device)
@@ -137,6 +142,7 @@ class RunStore:
         if any(adopted):
             where = self.storage.location
             _log.info("%s: %d finished shards that no manifest named are adopted", where, sum(adopted))
+            self._tell("adopted", shards=sum(adopted))
         if not all(adopted):
             self.remove_strays()
 

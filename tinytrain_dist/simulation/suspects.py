@@ -14,10 +14,11 @@ from typing import Any
 from tinytrain_dist.foundation.errors import TinyTrainError
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.storage import Storage
-from tinytrain_dist.simulation.dispatch import ChunkReport, Tick
+from tinytrain_dist.simulation.dispatch import ChunkReport, Tick, named
 from tinytrain_dist.simulation.plan_run import RunPlan
 from tinytrain_dist.simulation.ranges import Ranges, indices_of
 from tinytrain_dist.simulation.request import Chunk
+from tinytrain_dist.simulation.run_log import Say
 from tinytrain_dist.simulation.store import RunStore
 from tinytrain_dist.simulation.worker import failed_shard
 
@@ -52,13 +53,14 @@ class Suspects:
         self._storage.write(ATTEMPT, json.dumps(note).encode())
         return (yield from run_chunk(*args))
 
-    def settle(self, plan: RunPlan, store: RunStore, run_chunk: RunChunk) -> None:
+    def settle(self, plan: RunPlan, store: RunStore, run_chunk: RunChunk, *, say: Say) -> None:
         """Compute alone the tasks an earlier process was at when it died; raises what a machine is to blame for."""
         for chunk in list(self._missing(plan, store)):
             deaths = self._deaths.get(f"{chunk.domain}/{chunk.ranges[0][0]}", 0)
             if deaths >= plan.settings.dispatch.max_attempts:
                 message = f"{deaths} processes that computed this task alone died"
                 _log.warning("%s, task %d: %s", chunk.domain, chunk.ranges[0][0], message)
+                say("quarantined", status="crashed", message=message, **named(chunk))
                 store.add(failed_shard(plan.setup, chunk, status="crashed", message=message))
             else:
                 found = _finished(self.noted(run_chunk, plan.weights, plan.setup, chunk))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import shlex
@@ -28,7 +29,6 @@ def compose_job(words: list[str]) -> JobConfig:
     for word in words:
         _check_word(word)
     from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -37,7 +37,7 @@ def compose_job(words: list[str]) -> JobConfig:
     parser = OverridesParser.create()
     for word in words:
         _check_value(word, parser)
-    ConfigStore.instance().store(name="job_schema", node=JobConfig)
+    _register_schema()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(resource_folder("conf"))):
             found = compose(config_name="job", overrides=words)
@@ -46,6 +46,14 @@ def compose_job(words: list[str]) -> JobConfig:
         raise ConfigError(f"configuration: {' '.join(str(error.__cause__ or error).split())}") from error
     config.experiment = next((word.split("=", 1)[1] for word in words if word.startswith("experiment=")), None)
     return config
+
+
+@functools.cache
+def _register_schema() -> None:
+    """Make the schema known to Hydra; once, since turning it into Hydra's own form takes a quarter of composing."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="job_schema", node=JobConfig)
 
 
 def command_line(verb: str, words: list[str]) -> str:
@@ -65,7 +73,8 @@ def _check_value(word: str, parser: OverridesParser) -> None:
         raise ConfigError(f"{word!r}: a job takes one value; a list is written key=[a,b]")
 
 
-def known_keys() -> set[str]:
+@functools.cache
+def known_keys() -> frozenset[str]:
     """Return every key the command line may set, sections with a dot."""
     keys = {"experiment"}
     for section in dataclasses.fields(JobConfig):
@@ -74,7 +83,7 @@ def known_keys() -> set[str]:
             keys |= {f"{section.name}.{inner.name}" for inner in dataclasses.fields(value)}
         else:
             keys.add(section.name)
-    return keys
+    return frozenset(keys)
 
 
 def _check_word(word: str) -> None:

