@@ -17,7 +17,7 @@ from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.limits import Limits
 from tinytrain_dist.reporting.places import MAX_EXACT
-from tinytrain_dist.reporting.rendering import WIDTH
+from tinytrain_dist.reporting.rendering import WIDTH, plain_text, render_table, text_tables
 from tinytrain_dist.reporting.runs import open_run
 from tinytrain_dist.reporting.several_runs import compare_runs
 
@@ -152,3 +152,26 @@ def test_tasks_of_other_images_are_not_paired(make_run: MakeRun) -> None:
     strangers = [r | {"task_id": "x" + r["task_id"]} for r in rows]
     apart = compare_runs([open_run(paths[0]), open_run(make_run(strangers, name="c"))])
     assert "no task in common" in apart.notes[0]
+
+
+def test_a_table_too_wide_for_the_page_is_continued_instead_of_losing_its_last_column(make_run: MakeRun) -> None:
+    """From 59 tasks on each cost cell holds two numbers; how far they can be trusted has to stay readable."""
+    changes = {"standing": "calibrated, extrapolated", "latency_ms": 113_600.0, "energy_mj": 205_123.0}
+    rows = [row | {"task_id": f"{turn}/{row['task_id']}"} | ({} if row["device"] is None else changes)
+            for turn in range(12) for row in rows_with_ram()]  # fmt: skip
+    table = comparison_table(open_run(make_run(rows)))
+    assert max(row.num_tasks for row in table) >= 59
+    text = render_table(table)
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+    priced = [row for row in table if row.num_priced]
+    assert priced and text.count(" calibrated,") == len(priced)
+    assert "n<299" in text and "\n\n\n" not in text
+
+
+def test_continued_tables_hold_every_cell_once_beside_the_repeated_columns() -> None:
+    names = ["device", *(f"column {at}" for at in range(12)), "standing"]
+    line = ["a board", *(f"cell-{at}-{'x' * 18}" for at in range(12)), "anchored+calibrated, extrapolated"]
+    text = plain_text(text_tables(names, [line], repeat=1))
+    assert all(text.count(cell) == 1 for cell in line[1:-1]) and text.count("a board") == text.count("device") > 1
+    assert "anchored+calibrated," in text and max(len(found) for found in text.splitlines()) <= WIDTH
+    assert plain_text(text_tables(names[:3], [line[:3]], repeat=1)).count("device") == 1

@@ -190,3 +190,29 @@ def test_mistakes_are_named(make_run: MakeRun, capsys: Capture, words: tuple[str
     code = main(["plan", str(make_run(rows_with_ram(devices=("stm32f746",)))), *words])
     assert code in (ExitCode.USAGE, ExitCode.BAD_INPUT)
     assert text in capsys.readouterr().err
+
+
+def test_nothing_is_reached_before_the_prototypes_are_there(make_run: MakeRun) -> None:
+    """On one device and task no method has an accuracy while ``none``, which only makes prototypes, is not done."""
+    rows = [row for row in rows_with_ram() if row["device"] == "raspberry-pi-zero-2"]
+    rows = [row | ({"iterations": 40, "training_ms": 0.9 * row["latency_ms"]} if row["method"] == "tinytrain" else {})
+            for row in rows]  # fmt: skip
+    run = open_run(make_run(rows))
+    none = [row["latency_ms"] for row in rows if row["method"] == "none"]
+    whole = [row["latency_ms"] for row in rows if row["method"] == "tinytrain"]
+    assert max(none) < min(whole)
+    for limit, tasks in ((0.9 * min(none), 0), (sorted(none)[2], 3), (max(none), len(none))):
+        found = {r.method: r for r in reached_within(run, resource="time", limit=limit)}
+        assert found["none"].num_tasks == found["tinytrain"].num_tasks == tasks
+    assert found["tinytrain"].share_done == 0.0 and found["tinytrain"].accuracy_mean == found["none"].accuracy_mean
+
+
+def test_a_device_of_unknown_energy_is_named_beside_the_front_it_is_left_out_of(
+    make_run: MakeRun, capsys: Capture
+) -> None:
+    rows = [row | (dict.fromkeys(("energy_mj", "energy_low_mj", "energy_high_mj"))
+                   if row["device"] == "raspberry-pi-zero-2" else {}) for row in rows_with_ram()]  # fmt: skip
+    note = "no energy is known on raspberry-pi-zero-2: left out of the front against energy"
+    found = document(capsys, "plan", str(make_run(rows)), "--pareto", "energy", "latency")
+    assert sum(note in said for said in found["notes"]) == 1 and not any("no latency" in n for n in found["notes"])
+    assert {e["device"] for e in found["pareto"] if e["cost"] == "energy"} == {"stm32f746"}

@@ -218,3 +218,24 @@ def test_the_best_and_the_knee_come_with_interval_lead_and_standing(make_run: Ma
     text = next(text for text in said if "the knee is" in text)
     ends = f"({energy(knee.value_low)} to {energy(knee.value_high)}, {knee.standing})"
     assert "±" in text and text.endswith(f"{energy(knee.value)} {ends}.")
+
+
+def test_a_device_that_falls_behind_uses_the_energy_of_a_full_day_and_no_more(
+    make_run: MakeRun, tmp_path: Path, capsys: Capture
+) -> None:
+    run, mix, found = make_run(rows_with_ram()), tmp_path / "mix.csv", {}
+    for rate in (1, 10_000_000, 20_000_000):
+        mix.write_text(
+            f"device,count,method,adaptations_per_day,battery_wh,idle_w\nstm32f746,2,tinytrain,{rate},10,0\n"
+        )
+        found[rate] = document(capsys, "plan", str(run), "--fleet", str(mix))
+    one, much, more = (found[rate]["fleet"][0] for rate in found)
+    assert much["utilisation"] > 1 > one["utilisation"] and more["utilisation"] == pytest.approx(
+        2 * much["utilisation"]
+    )
+    for name in ("energy_wh_per_day", "energy_low_wh_per_day", "energy_high_wh_per_day", "battery_days"):
+        assert more[name] == pytest.approx(much[name])
+    assert much["energy_low_wh_per_day"] <= much["energy_wh_per_day"] <= much["energy_high_wh_per_day"]
+    done = 10_000_000 / much["utilisation"]
+    assert much["energy_wh_per_day"] == pytest.approx(done * one["energy_wh_per_day"])
+    assert any(f"of the {done:,.4g} a day it gets done" in note for note in found[10_000_000]["notes"])

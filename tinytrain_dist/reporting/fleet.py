@@ -29,7 +29,8 @@ class FleetRow:
     """One part of the fleet, or its total (``device`` ``TOTAL``). Energies are per day and of all its devices.
 
     ``idle_included``: whether the power between adaptations is known and in the figures. ``battery_days`` None: mains,
-    or unknown power. ``backlog_p99_ms`` None: falls behind for ever (``utilisation`` of 1 or more).
+    or unknown power. ``backlog_p99_ms`` None: falls behind for ever (``utilisation`` of 1 or more, the busy share if it
+    did all that is asked); its energy is of what it gets done.
     """
 
     device: str
@@ -81,11 +82,17 @@ def fleet(run: RunResults, rows: Sequence[ComparisonRow], mix: Sequence[Part], d
     notes = [f"NOTE: {r.device}: power between adaptations is unknown and not counted; give column idle_w."
              for r in found if r.idle_included is False and r.energy_wh_per_day is not None]  # fmt: skip
     notes += [f"NOTE: {r.device}: power is unknown: no energy." for r in found if r.energy_wh_per_day is None]
-    notes += [f"NOTE: {r.device} falls behind for ever: busy {100 * (r.utilisation or 0):.0f} % of the time."
-              for r in found if r.utilisation is not None and r.utilisation >= 1]  # fmt: skip
+    notes += [_behind(r) for r in found if r.utilisation is not None and r.utilisation >= 1]
     notes += [f"NOTE: {part.device}: {line.method} does not certainly fit every task ({why_not(line, rows)})."
               for line, part in zip(lines, mix, strict=True) if why_not(line, rows)]  # fmt: skip
     return Fleet(rows=[*found, _total(found)], notes=[*dict.fromkeys(notes), INTERVAL_NOTE])
+
+
+def _behind(row: FleetRow) -> str:
+    share = row.utilisation or 1.0
+    return (f"NOTE: {row.device} falls behind for ever: busy {100 * share:.0f} % of the time if it did all that is "
+            f"asked; its energy and battery life are of the {row.adaptations_per_day / share:,.4g} a day "
+            "it gets done.")  # fmt: skip
 
 
 def _line(rows: Sequence[ComparisonRow], part: Part) -> ComparisonRow:
@@ -119,7 +126,9 @@ def _part(run: RunResults, row: ComparisonRow, part: Part, dirs: Sequence[str]) 
     idle = part.idle_w if part.idle_w is not None else _idle_power(part.device, dirs)
     busy = _mean(prices["latency_ms"]) * part.adaptations_per_day / 1e3
     idle_wh = None if idle is None else idle * max(0.0, SECONDS_PER_DAY - busy) / 3600.0
-    daily = [_daily_wh(prices[name], part, idle_wh) for name in ("energy_mj", "energy_low_mj", "energy_high_mj")]
+    daily = [_daily_wh(prices, end, part, idle_wh) for end in ("", "_low", "_high")]
+    known = [wh for wh in daily if wh is not None]
+    daily[1:] = [min(known), max(known)] if len(known) == 3 else daily[1:]  # a full day's work: power alone decides
     lives = [None if wh is None or part.battery_wh is None or wh == 0 else part.battery_wh / wh for wh in daily]
     seed = "/".join(str(value) for value in (row.device, row.method, row.variant))
     queues = [backlog(prices[name], arrivals_per_day=part.adaptations_per_day, seed=seed)
@@ -152,10 +161,14 @@ def _prices(run: RunResults, row: ComparisonRow) -> dict[str, list[float]]:
     return found
 
 
-def _daily_wh(energies_mj: list[float], part: Part, idle_wh: float | None) -> float | None:
-    if not energies_mj:
+def _daily_wh(prices: dict[str, list[float]], end: str, part: Part, idle_wh: float | None) -> float | None:
+    """Return the energy of what a device gets done in a day: one that falls behind works all day and no longer."""
+    energies = prices[f"energy{end}_mj"]
+    if not energies:
         return None
-    return _mean(energies_mj) * part.adaptations_per_day / MJ_PER_WH + (idle_wh or 0.0)
+    busy = _mean(prices[f"latency{end}_ms"] or prices["latency_ms"]) * part.adaptations_per_day / 1e3
+    done = part.adaptations_per_day * min(1.0, SECONDS_PER_DAY / busy) if busy else part.adaptations_per_day
+    return _mean(energies) * done / MJ_PER_WH + (idle_wh or 0.0)
 
 
 def _mean(values: list[float]) -> float:

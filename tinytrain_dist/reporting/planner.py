@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tinytrain_dist.reporting import cells
+from tinytrain_dist.reporting.admissible import admissible
 from tinytrain_dist.reporting.comparison import ADAPTATION, ComparisonRow, comparison_table
 from tinytrain_dist.reporting.fleet import fleet
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
@@ -54,6 +55,7 @@ def answer(run: RunResults, asked: Questions) -> Document:
     if asked.is_overview or asked.pareto:
         fronts = _fronts(rows, asked.pareto or tuple(COSTS), by_device=bool(asked.pareto))
         document["pareto"] = _with_basis(fronts, rows, "label")
+        document["notes"] += _missing_notes(rows, asked.pareto or tuple(COSTS))
     if asked.smallest:
         answers = [asdict(found) for found in smallest_devices(rows, min_accuracy=asked.min_accuracy)]
         document["smallest"] = _with_basis(answers, rows, "label")
@@ -122,6 +124,17 @@ def _fronts(rows: Sequence[ComparisonRow], costs: Sequence[str], *, by_device: b
         {"scope": scope or "all", **choice.to_dict()}
         for cost in costs for scope in scopes for choice in choices(rows, cost, device=scope)
     ]  # fmt: skip
+
+
+def _missing_notes(rows: Sequence[ComparisonRow], costs: Sequence[str]) -> list[str]:
+    """Return a note per cost that is unknown on some device: what is on no front may still be better than what is."""
+    notes = []
+    for cost in costs:
+        unknown = sorted({str(row.device) for row in admissible(rows)
+                          if row.device is not None and getattr(row, COSTS[cost]) is None})  # fmt: skip
+        if unknown:
+            notes.append(f"NOTE: no {cost} is known on {', '.join(unknown)}: left out of the front against {cost}.")
+    return notes
 
 
 def _within(run: RunResults, asked: Questions) -> Document:

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tinytrain_dist.reporting import formatting
-from tinytrain_dist.reporting.rendering import paragraphs, plain_text, text_table
+from tinytrain_dist.reporting.rendering import paragraphs, plain_text, text_table, text_tables
 
 Document = dict[str, Any]
 _SHOW = {
@@ -121,7 +121,7 @@ def _within(entries: Sequence[Document]) -> list[RenderableType]:
         "iteration", "standing",
     ]  # fmt: skip
     return [Text(f"Reached within {show(entries[0]['limit'])} on the device, from the learning curves"),
-            text_table(names, rows, left=("device", "method", "variant", "standing"))]  # fmt: skip
+            *text_tables(names, rows, repeat=3, left=("device", "method", "variant", "standing"))]  # fmt: skip
 
 
 def _fleet(entries: Sequence[Document]) -> list[RenderableType]:
@@ -144,7 +144,7 @@ def _fleet(entries: Sequence[Document]) -> list[RenderableType]:
         "standing",
     ]
     return [Text("Fleet (low to high end of the prices in brackets)"),
-            text_table(names, rows, left=("device", "method", "standing"))]  # fmt: skip
+            *text_tables(names, rows, repeat=3, left=("device", "method", "standing"))]  # fmt: skip
 
 
 def _span(entry: Document, pattern: str, unit: str) -> str:

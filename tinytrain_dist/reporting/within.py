@@ -10,6 +10,7 @@ from tinytrain_dist.reporting.comparison_query import ADAPTATION
 from tinytrain_dist.reporting.intervals import t_interval
 from tinytrain_dist.reporting.runs import RunResults
 from tinytrain_dist.reporting.stored_parts import part_view
+from tinytrain_dist.reporting.views import BASELINE
 
 Resource = Literal["time", "energy"]
 _UNITS: dict[str, str] = {"time": "ms", "energy": "mj"}
@@ -20,7 +21,8 @@ class Reached:
     """What one adaptation has reached on one device when the time or energy is spent.
 
     ``accuracy_mean``: over the tasks that fit the device's memory and could start (loading, and the forward pass of
-    the prototypes, are done). A task still loading or selecting has the accuracy before the update.
+    the prototypes, are done: as long as ``none`` takes, where the run has it). A task still loading or selecting has
+    the accuracy before the update.
     ``accuracy_common_mean``: the same over the ``num_common`` tasks every adaptation of the device has an accuracy on
     (one without any is left out of that), so that two can be compared. ``share_done``: tasks whose whole adaptation is
     within the limit. ``iteration_p50``: median iteration of the last stored curve point within it; the curve is read at
@@ -100,6 +102,7 @@ def _statement(curves: str | None, resource: Resource) -> str:
     total = "latency" if resource == "time" else "energy"
     prices = ", ".join(f"('{name}', '{column}')" for name, column in _ENDS.items())
     scale = " ".join(f"WHEN '{name}' THEN {column}" for name, column in _ENDS.items())
+    ready = " ".join(f"WHEN '{name}' THEN ready_{column}" for name, column in _ENDS.items())
     return f"""
     WITH points AS ({points}), owners AS (
         SELECT DISTINCT r.task_id, r.checkpoint, r.method, r.variant, r.plan_hash, r.accuracy_before, r.accuracy_after,
@@ -110,6 +113,10 @@ def _statement(curves: str | None, resource: Resource) -> str:
             (training_{unit} + coalesce(swap_{unit}, 0)) / nullif(iterations, 0) AS step,
             {total}_{unit} AS total, {total}_low_{unit} AS total_low, {total}_high_{unit} AS total_high
         FROM rows WHERE planned AND fits <> 'no' AND {total}_{unit} IS NOT NULL
+    ), ready AS (
+        SELECT task_id, device, checkpoint, min(total) AS ready_total, min(total_low) AS ready_total_low,
+            min(total_high) AS ready_total_high
+        FROM cells WHERE method = '{BASELINE}' GROUP BY ALL
     ), sourced AS (
         SELECT c.task_id, {", ".join(f"c.{name}" for name in _PLACE.split(", "))}, c.plan_hash, c.start, c.step,
             c.total, c.total_low, c.total_high, c.iterations, c.accuracy_before AS before, c.accuracy_after AS after,
@@ -132,8 +139,9 @@ def _statement(curves: str | None, resource: Resource) -> str:
         GROUP BY ALL
     ), known AS (
         SELECT *, CASE WHEN spent <= $limit THEN after
-            WHEN iterations > 0 AND spent IS NOT NULL THEN coalesce(here, before) END AS accuracy
-        FROM last
+            WHEN iterations > 0 AND spent IS NOT NULL AND coalesce(CASE price {ready} END, 0) <= $limit
+            THEN coalesce(here, before) END AS accuracy
+        FROM last LEFT JOIN ready USING (task_id, device, checkpoint)
     ), able AS (
         SELECT device, count(DISTINCT ({", ".join(ADAPTATION)})) AS num FROM known
         WHERE accuracy IS NOT NULL AND price = 'mid' GROUP BY device
