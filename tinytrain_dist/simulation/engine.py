@@ -117,8 +117,8 @@ def simulate(
     log = RunLog()
     with run_lock(storage, say=log.say) as lock:
         check_identity(storage, plan.identity)
-        with log.kept_in(log_file(storage), guard=lock.check):
-            run = _Run(plan, storage, lock, log, executor=executor or ExecutorSettings(), config=dict(config or {}))
+        run = _Run(plan, storage, lock, log, executor=executor or ExecutorSettings(), config=dict(config or {}))
+        with log.kept_in(log_file(storage), guard=lock.check):  # not before: a run that is refused is left alone
             return run.go()
 
 
