@@ -118,6 +118,7 @@ def simulate(
     with run_lock(storage, say=log.say) as lock:
         check_identity(storage, plan.identity)
         run = _Run(plan, storage, lock, log, executor=executor or ExecutorSettings(), config=dict(config or {}))
+        run.open()
         with log.kept_in(log_file(storage), guard=lock.check):  # not before: a run that is refused is left alone
             return run.go()
 
@@ -150,9 +151,12 @@ class _Run:
             executor=self._executor.kind, host=socket.gethostname(), pid=os.getpid(),
         )  # fmt: skip
 
+    def open(self) -> None:
+        """Read what is there; raises where it is not to be continued."""
+        self._store.open()
+
     def go(self) -> SimulationResult:
         """Compute what is missing and complete the tables."""
-        self._store.open()
         if self._plan.settings.dispatch.retry_failed and (again := self._store.void_failed()):
             _log.info("%d failed tasks are tried again", again)
             self._run_log.say("tried_again", tasks=again)
