@@ -143,6 +143,19 @@ def test_runs_are_paired_on_the_same_tasks(make_run: MakeRun, capsys: Capture) -
     assert document(capsys, "compare", *map(str, paths)) == [row.to_dict() for row in found.rows]
 
 
+def test_the_run_named_first_stands_above_the_others(make_run: MakeRun) -> None:
+    rows = grid_rows(num_tasks=3, methods=("none", "tinytrain"))
+    meta, plain = (
+        make_run([row | {"initialization": name} for row in rows], name=name, run_id=name)
+        for name in ("z-first", "a-second")
+    )
+    found = compare_runs([open_run(meta), open_run(plain)]).rows
+    lines = [(row.device, row.method, row.run) for row in found]
+    assert lines == [(device, method, run) for device in dict.fromkeys(row.device for row in found)
+                     for method in dict.fromkeys(row.method for row in found if row.device == device)
+                     for run in ("z-first", "a-second")]  # fmt: skip
+
+
 def test_tasks_of_other_images_are_not_paired(make_run: MakeRun) -> None:
     rows = grid_rows(methods=("none",))
     paths = [make_run(rows, name=n, run_id=n, identity={"domain_hashes": {"signs": n, "glyphs": "x"}}) for n in "ab"]

@@ -27,6 +27,9 @@ def test_runs_that_are_not_as_they_should_be(make_run: MakeRun, tmp_path: Path, 
     extended = make_run(rows_with_ram(), name="extended", status="running")
     assert main([verb, str(extended)]) == ExitCode.PARTIAL
     assert "being extended" in capsys.readouterr().out
+    stopped = make_run(rows_with_ram(), name="stopped", status="stopped")
+    assert main([verb, str(stopped)]) == ExitCode.PARTIAL
+    assert "stopped before its last task" in capsys.readouterr().out
     empty = write_run(tmp_path / "empty", [])
     assert main([verb, str(empty)]) == ExitCode.STORAGE
     assert "without a single row" in capsys.readouterr().err
@@ -69,6 +72,10 @@ def test_five_lines_from_a_run_to_a_table_and_a_figure(make_run: MakeRun) -> Non
     assert {t.name for t in run.figure("pareto").data} == {"dominated", "front", "knee"}
     assert len(run.figure("gain", device="stm32f746").data) == 4
     assert run.query("SELECT count(*) AS n FROM rows").to_pylist() == [{"n": 72}]
+    with pytest.raises(ConfigError, match=r"query: .*nowhere"):
+        run.query("SELECT * FROM nowhere")
+    with pytest.raises(ConfigError, match=r"query: .*syntax error"):
+        run.query("SELEKT 1")
     assert "fits" in run.plan()
 
 

@@ -183,6 +183,7 @@ def test_the_overview_and_its_file(make_run: MakeRun, tmp_path: Path, capsys: Ca
         (("--min-accuracy", "60"), "share from 0 to 1"),
         (("--pareto", "weight"), "unknown cost 'weight'"),
         (("--fleet", "/nowhere.csv"), "cannot be read"),
+        (("--per-day", "24"), "--per-day: is of the devices of a fleet"),
         (("--per-day", "-1"), "--per-day"),
     ],
 )

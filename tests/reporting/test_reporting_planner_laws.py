@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planner_rows import MakeRun, rows_with_ram
 
 from tinytrain_dist.foundation.errors import ConfigError, DataError
+from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.fleet_mix import read_mix
 from tinytrain_dist.reporting.limits import millijoules, milliseconds, num_bytes
-from tinytrain_dist.reporting.pareto import knee, non_dominated
+from tinytrain_dist.reporting.pareto import choices, knee, non_dominated
 from tinytrain_dist.reporting.questions import what_if_question
 from tinytrain_dist.reporting.queueing import DAY_MS, backlog, waiting_ms
+from tinytrain_dist.reporting.runs import open_run
 
 POINTS = st.lists(st.tuples(st.integers(1, 8).map(float), st.integers(0, 8).map(float)), max_size=25)
 
@@ -52,6 +55,14 @@ def test_the_knee_is_inside_the_front_and_above_its_chord(points: list[tuple[flo
 def test_the_knee_of_a_bent_front() -> None:
     assert knee([(1.0, 0.1), (10.0, 0.8), (100.0, 0.85), (1000.0, 0.9)]) == 1
     assert knee([(1.0, 0.1), (2.0, 0.8)]) is None and knee([]) is None
+
+
+def test_choices_that_are_equal_are_knees_together(make_run: MakeRun) -> None:
+    costs = {"none": (1.0, 0.1), "last_layer": (10.0, 0.8), "full_train": (10.0, 0.8), "tinytrain": (1000.0, 0.9)}
+    rows = [row | dict(zip(("latency_ms", "accuracy_after"), costs[row["method"]], strict=True))
+            for row in rows_with_ram(devices=("raspberry-pi-zero-2",), methods=tuple(costs))]  # fmt: skip
+    found = choices(comparison_table(open_run(make_run(rows))), "latency")
+    assert {choice.label for choice in found if choice.knee} == {"last_layer", "full_train"}
 
 
 def test_quantities_have_units() -> None:

@@ -239,3 +239,6 @@ def test_a_device_that_falls_behind_uses_the_energy_of_a_full_day_and_no_more(
     done = 10_000_000 / much["utilisation"]
     assert much["energy_wh_per_day"] == pytest.approx(done * one["energy_wh_per_day"])
     assert any(f"of the {done:,.4g} a day it gets done" in note for note in found[10_000_000]["notes"])
+    assert much["adaptations_done_per_day"] == pytest.approx(done) and one["adaptations_done_per_day"] == 1
+    total = found[10_000_000]["fleet"][-1]
+    assert (total["adaptations_per_day"], total["adaptations_done_per_day"]) == (2e7, pytest.approx(2 * done))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 
 from tinytrain_dist.foundation.errors import ConfigError, nearest
@@ -70,8 +71,18 @@ class Run:
             return self._run.connection.sql(f"SELECT {chosen} FROM stored").to_arrow_table()
 
     def query(self, sql: str) -> pa.Table:
-        """Return the answer of DuckDB's SQL over the views ``rows`` and ``paired`` (``reporting/views.py``)."""
-        return self._run.connection.sql(sql).to_arrow_table()
+        """Return the answer of DuckDB's SQL over the views ``rows`` and ``paired`` (``reporting/views.py``).
+
+        Raises
+        ------
+        ConfigError
+            A text DuckDB does not take, with its own words.
+        """
+        with vanishing_storage():
+            try:
+                return self._run.connection.sql(sql).to_arrow_table()
+            except (duckdb.ProgrammingError, duckdb.DataError) as error:
+                raise ConfigError(f"query: {error}") from error
 
     def comparison(
         self, *, by: str = "device", interval: IntervalKind = "t", limits: Limits = NO_LIMITS

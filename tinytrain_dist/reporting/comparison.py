@@ -94,9 +94,13 @@ def place_of(row: ComparisonRow) -> Key:
 
 def display_order(row: ComparisonRow) -> tuple[Any, ...]:
     """Return the sort key of a line: place, network, method, then what else tells two lines apart."""
-    places = tuple(_natural(value) for value in place_of(row))
     network = (row.backbone or "", row.initialization or "")
-    return (*places, *network, method_rank(row.method), row.checkpoint or "", row.variant, row.run or "")
+    return (*place_order(row), *network, method_rank(row.method), row.checkpoint or "", row.variant, row.run or "")
+
+
+def place_order(row: ComparisonRow) -> tuple[Any, ...]:
+    """Return the sort key of where a line stands."""
+    return tuple(_natural(value) for value in place_of(row))
 
 
 def _natural(value: str | None) -> tuple[int, str]:

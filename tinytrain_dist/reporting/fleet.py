@@ -28,9 +28,10 @@ INTERVAL_NOTE = (
 class FleetRow:
     """One part of the fleet, or its total (``device`` ``TOTAL``). Energies are per day and of all its devices.
 
-    ``idle_included``: whether the power between adaptations is known and in the figures. ``battery_days`` None: mains,
-    or unknown power. ``backlog_p99_ms`` None: falls behind for ever (``utilisation`` of 1 or more, the busy share if it
-    did all that is asked); its energy is of what it gets done.
+    ``adaptations_per_day`` are those asked for, ``adaptations_done_per_day`` those a device gets done; per device,
+    of the total over all devices. ``idle_included``: whether the power between adaptations is known and in the
+    figures. ``battery_days`` None: mains, or unknown power. ``backlog_p99_ms`` None: falls behind for ever
+    (``utilisation`` of 1 or more, the busy share if it did all that is asked); its energy is of what it gets done.
     """
 
     device: str
@@ -40,6 +41,7 @@ class FleetRow:
     accuracy_mean: float | None
     fits_share: float | None
     adaptations_per_day: float
+    adaptations_done_per_day: float
     energy_wh_per_day: float | None
     energy_low_wh_per_day: float | None
     energy_high_wh_per_day: float | None
@@ -91,7 +93,7 @@ def fleet(run: RunResults, rows: Sequence[ComparisonRow], mix: Sequence[Part], d
 def _behind(row: FleetRow) -> str:
     share = row.utilisation or 1.0
     return (f"NOTE: {row.device} falls behind for ever: busy {100 * share:.0f} % of the time if it did all that is "
-            f"asked; its energy and battery life are of the {row.adaptations_per_day / share:,.4g} a day "
+            f"asked; its energy and battery life are of the {row.adaptations_done_per_day:,.4g} a day "
             "it gets done.")  # fmt: skip
 
 
@@ -137,6 +139,7 @@ def _part(run: RunResults, row: ComparisonRow, part: Part, dirs: Sequence[str]) 
     return FleetRow(
         device=part.device, count=part.count, method=row.method, variant=row.variant,
         accuracy_mean=row.accuracy_mean, fits_share=row.fits_share, adaptations_per_day=part.adaptations_per_day,
+        adaptations_done_per_day=part.adaptations_per_day / max(1.0, queues[0].utilisation),
         energy_wh_per_day=total[0], energy_low_wh_per_day=total[1], energy_high_wh_per_day=total[2],
         idle_included=idle is not None, battery_wh=part.battery_wh,
         battery_days=lives[0], battery_low_days=lives[2], battery_high_days=lives[1],
@@ -192,6 +195,7 @@ def _total(rows: list[FleetRow]) -> FleetRow:
         device="TOTAL", count=sum(row.count for row in rows), method=None, variant=None, accuracy_mean=None,
         fits_share=None,
         adaptations_per_day=sum(row.count * row.adaptations_per_day for row in rows),
+        adaptations_done_per_day=sum(row.count * row.adaptations_done_per_day for row in rows),
         energy_wh_per_day=summed("energy_wh_per_day"), energy_low_wh_per_day=summed("energy_low_wh_per_day"),
         energy_high_wh_per_day=summed("energy_high_wh_per_day"), idle_included=None, battery_wh=None,
         battery_days=None, battery_low_days=None, battery_high_days=None, utilisation=None, backlog_p99_ms=None,

@@ -27,7 +27,7 @@ class Choice:
 
     ``on_front``: no other choice is at least as good in both and better in one. ``dominated_by`` names one that is.
     ``knee``: the choice of the front farthest from the line between its ends, cost on a log scale, both axes scaled
-    to the front's span (Kneedle's chord; fronts of one or two choices have none).
+    to the front's span (Kneedle's chord; fronts of one or two choices have none), and every choice equal to it in both.
     """
 
     cost: str
@@ -77,13 +77,13 @@ def choices(rows: Sequence[ComparisonRow], cost: str, *, device: str | None = No
     points = [(float(getattr(row, COSTS[cost])), row.accuracy_mean or 0.0) for row in fitting]
     front, beaten = non_dominated(points)
     best = knee([points[place] for place in front])
-    knee_place = None if best is None else front[best]
+    knee_point = None if best is None else points[front[best]]
     names = [labels[adaptation_key(row)] + ("" if device else f" on {row.device}") for row in fitting]
     found = [
         Choice(
             cost=cost, device=str(row.device), label=labels[adaptation_key(row)], accuracy_mean=points[place][1],
             accuracy_low=row.accuracy_low, accuracy_high=row.accuracy_high, standing=row.standing,
-            **_ends(row, cost), value=points[place][0], on_front=place not in beaten, knee=place == knee_place,
+            **_ends(row, cost), value=points[place][0], on_front=place not in beaten, knee=points[place] == knee_point,
             dominated_by=names[beaten[place]] if place in beaten else None, numerics_differ=row.numerics_differ,
         )
         for place, row in enumerate(fitting)

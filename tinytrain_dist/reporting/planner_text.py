@@ -126,7 +126,7 @@ def _within(entries: Sequence[Document]) -> list[RenderableType]:
 
 def _fleet(entries: Sequence[Document]) -> list[RenderableType]:
     rows = [
-        [e["device"], f"{e['count']:,}", e["method"] or "", f"{e['adaptations_per_day']:,.3g}",
+        [e["device"], f"{e['count']:,}", e["method"] or "", _per_day(e),
          _span(e, "energy{}_wh_per_day", "Wh"), _span(e, "battery{}_days", "d"),
          formatting.UNKNOWN if e["utilisation"] is None else f"{100 * e['utilisation']:.1f}", _backlog(e),
          e["standing"]]
@@ -145,6 +145,11 @@ def _fleet(entries: Sequence[Document]) -> list[RenderableType]:
     ]
     return [Text("Fleet (low to high end of the prices in brackets)"),
             *text_tables(names, rows, repeat=3, left=("device", "method", "standing"))]  # fmt: skip
+
+
+def _per_day(entry: Document) -> str:
+    asked, done = entry["adaptations_per_day"], entry["adaptations_done_per_day"]
+    return f"{asked:,.3g}" if done >= asked else f"{asked:,.3g} asked, {done:,.3g} done"
 
 
 def _span(entry: Document, pattern: str, unit: str) -> str:

@@ -45,13 +45,21 @@ def read_run(location: str | Path) -> Reading:
         shards = _finished_shards(folder)
         run = open_run(folder) if shards is None else _open_shards(folder, shards)
     notes, code = [], ExitCode.DONE
-    if shards is not None:
+    if shards is not None and run.record.get("status") == "finished":
+        notes.append("NOTE: the run's result files are gone: shown is what its shards hold; the same command writes "
+                     "the files again.")  # fmt: skip
+        code = ExitCode.PARTIAL
+    elif shards is not None:
         done = run.select("SELECT count(DISTINCT task_id) AS num FROM stored")[0]["num"]
         shown = f"{done}{_of_tasks(run)} tasks are done and shown"
         notes.append(f"NOTE: the run is unfinished: {shown}; the same command resumes it.")
         code = ExitCode.PARTIAL
     elif run.record.get("status") == "running":
         notes.append("NOTE: the run is being extended: shown is what it held when it was last finished.")
+        code = ExitCode.PARTIAL
+    elif run.record.get("status") == "stopped":
+        notes.append("NOTE: the run stopped before its last task: shown is what it held then or, had it been finished "
+                     "before, what it held then; the same command resumes it.")  # fmt: skip
         code = ExitCode.PARTIAL
     if run.absent_columns:
         notes.append(f"NOTE: the run's rows are older than the column {', '.join(run.absent_columns)}: whether prices "

@@ -19,7 +19,9 @@ from tinytrain_dist.reporting.comparison import (
     ComparisonRow,
     comparison_table,
     display_order,
+    method_rank,
     place_of,
+    place_order,
 )
 from tinytrain_dist.reporting.intervals import Estimate, IntervalKind, bootstrap_interval, t_interval, t_test
 from tinytrain_dist.reporting.limits import Limits
@@ -63,7 +65,13 @@ def compare_runs(
         rows += [replace(row, run=name, versus_run=names[0]) for row in later]
         if not any(row.num_versus_pairs for row in later):
             notes.append(f"NOTE: {name} and {names[0]} have no task in common; nothing can be paired.")
-    return SeveralRuns(rows=sorted(rows, key=display_order), notes=notes)
+    return SeveralRuns(rows=sorted(rows, key=lambda row: _display_order(row, names)), notes=notes)
+
+
+def _display_order(row: ComparisonRow, names: list[str]) -> tuple[Any, ...]:
+    """Return the sort key of a line: lines of one method stand together, that of the first run on top."""
+    place = names.index(row.run or names[0])
+    return (place_order(row), row.backbone or "", method_rank(row.method), place, display_order(row))
 
 
 def run_names(runs: Sequence[RunResults]) -> list[str]:

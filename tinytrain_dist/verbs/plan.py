@@ -69,7 +69,7 @@ def _parser() -> VerbParser:
     parser.add_argument("--within-seconds", metavar="TIME", help="accuracy reached by then, such as 30 or 2min")
     parser.add_argument("--within-joules", metavar="ENERGY", help="accuracy reached for that, such as 5 or 300mJ")
     parser.add_argument("--fleet", metavar="MIX.csv", help="device,count[,method,variant,adaptations_per_day,...]")
-    parser.add_argument("--per-day", metavar="N", type=float, default=1.0, help="adaptations per device (default: 1)")
+    parser.add_argument("--per-day", metavar="N", type=float, help="adaptations per device of --fleet (default: 1)")
     parser.add_argument("--interval", choices=INTERVAL_KINDS, default="t", help="95 %% interval over tasks")
     parser.add_argument("--out", metavar="FILE", help="also write one section to this file")
     parser.add_argument("--section", choices=SECTIONS, help="section for --out (default: fits, or fleet with --fleet)")
@@ -82,7 +82,6 @@ def _questions(options: argparse.Namespace) -> Questions:
     accuracy = options.min_accuracy
     if accuracy is not None and not 0 <= accuracy <= 1:
         raise ConfigError(f"--min-accuracy: found {accuracy}; allowed: a share from 0 to 1, such as 0.6")
-    check_per_day(options.per_day)
     within_s, within_j = options.within_seconds, options.within_joules
     return Questions(
         what_if=what_if_question(options.what_if) if options.what_if is not None else None,
@@ -99,5 +98,9 @@ def _questions(options: argparse.Namespace) -> Questions:
 
 def _mix(options: argparse.Namespace) -> tuple[Part, ...]:
     if options.fleet is None:
+        if options.per_day is not None:
+            raise ConfigError("--per-day: is of the devices of a fleet; name its mix with --fleet MIX.csv")
         return ()
-    return tuple(read_mix(Path(options.fleet), adaptations_per_day=options.per_day))
+    per_day = 1.0 if options.per_day is None else options.per_day
+    check_per_day(per_day)
+    return tuple(read_mix(Path(options.fleet), adaptations_per_day=per_day))
