@@ -30,7 +30,8 @@ TAPE_BYTES = 448 * 2**20
 """Activations kept for one backward pass; more images than fit are processed in micro-batches, all but the last of
 which run forward twice. Holds every weight of a bundled network at 84 pixels for a task of 100 support images."""
 MODULE_FACTOR = 4
-"""PyTorch keeps more for a lite residual module than the module needs; a bound, measured by the memory test."""
+"""Room for the maps that pass through a lite residual module besides what it keeps: a bound, held to the memory test.
+Another factor would cut other micro-batches, and the last digits of results would differ from those runs hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
