@@ -182,7 +182,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 @pytest.mark.parametrize("mode", ["reference", "fast"])
 def test_the_largest_task_stays_under_two_gib(mode: str) -> None:
     """50 classes, 500 support images, 84 pixels: Fisher of every block, every inspected layer at 50 %, lite residual
-    modules, the whole network with the 500 query images in every step too: more of everything than full_train passes."""
+    modules, the whole network with the 500 query images in every step too: more of all than full_train passes."""
     run = subprocess.run([sys.executable, "-c", LARGEST, mode], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) < 2 * 2**30
