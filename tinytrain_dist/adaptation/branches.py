@@ -8,7 +8,7 @@ the same as a step of many. The backward pass is written out: it keeps what ``co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -103,25 +103,39 @@ class Branches:
 
     def apply(self, layer: int, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return what the module adds to its block's output ``[N, out, H', W']``, from the block's input."""
-        return self._run(self._modules[layer], parameters, x, self._statistics[layer], measuring=False)[0]
+        return self._run(self._modules[layer], parameters, x, self._statistics[layer])
 
     @torch.no_grad()
     def forward(self, layer: int, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, ModuleTape]:
         """Return what ``apply`` returns, and what ``backward`` needs of it."""
-        return self._run(self._modules[layer], parameters, x, self._statistics[layer], measuring=False)
+        kept: list[Tensor] = []
+        added = self._run(self._modules[layer], parameters, x, self._statistics[layer], keep=kept.append)
+        pooled, group, active, point = kept
+        return added, ModuleTape(pooled, group, active, point, active > 0)
 
     def _run(
-        self, module: LiteResidual, p: Mapping[str, Tensor], x: Tensor, statistics: _Statistics, *, measuring: bool
-    ) -> tuple[Tensor, ModuleTape]:
-        pooled = F.avg_pool2d(x, module.pooling) if module.pooling > 1 else x
+        self,
+        module: LiteResidual,
+        p: Mapping[str, Tensor],
+        x: Tensor,
+        statistics: _Statistics,
+        *,
+        measuring: bool = False,
+        keep: Callable[[Tensor], None] = lambda tensor: None,
+    ) -> Tensor:
+        y = F.avg_pool2d(x, module.pooling) if module.pooling > 1 else x
+        keep(y)
         padding = (module.kernel - 1) // 2
-        group = F.conv2d(pooled, p["group_weight"], stride=module.stride, padding=padding, groups=module.groups)
-        active = F.relu(_normalise(group, statistics, 0, p["group_scale"], p["group_shift"], measuring=measuring))
-        point = F.conv2d(active, p["point_weight"])
-        y = _normalise(point, statistics, 1, p["point_scale"], p["point_shift"], measuring=measuring)
-        if y.shape[2] != module.out_size:
-            y = F.interpolate(y, size=(module.out_size, module.out_size), mode="bilinear", align_corners=False)
-        return y, ModuleTape(pooled, group, active, point, active > 0)
+        y = F.conv2d(y, p["group_weight"], stride=module.stride, padding=padding, groups=module.groups)
+        keep(y)
+        y = F.relu(_normalise(y, statistics, 0, p["group_scale"], p["group_shift"], measuring=measuring))
+        keep(y)
+        y = F.conv2d(y, p["point_weight"])
+        keep(y)
+        y = _normalise(y, statistics, 1, p["point_scale"], p["point_shift"], measuring=measuring)
+        if y.shape[2] == module.out_size:
+            return y
+        return F.interpolate(y, size=(module.out_size, module.out_size), mode="bilinear", align_corners=False)
 
     @torch.no_grad()
     def backward(
@@ -186,9 +200,11 @@ def _unpool(grad: Tensor, *, factor: int, size: int) -> Tensor:
     """Return the gradient of average pooling's input, ``size`` pixels wide; pixels it leaves out get 0."""
     if factor == 1:
         return grad
-    spread = (grad / factor**2).repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
-    left = size - spread.shape[2]
-    return F.pad(spread, (0, left, 0, left))
+    shape_only = grad.new_empty(1).expand(*grad.shape[:2], size, size)
+    passed: Tensor = torch.ops.aten.avg_pool2d_backward(
+        grad, shape_only, [factor] * 2, [factor] * 2, [0, 0], False, True, None
+    )
+    return passed
 
 
 def _kaiming(part: str, layer: int, shape: Sequence[int]) -> Tensor:

@@ -45,7 +45,7 @@ class Tape:
     activations
         Activations a tap asked for (the Fisher pass).
     modules
-        What every lite residual module keeps.
+        What every lite residual module keeps; the backward pass gives it back module by module.
     shapes
         Input shape of every layer; costs nothing.
     """
@@ -150,9 +150,10 @@ class SparsePass:
     def _branch(self, tape: Tape | None, index: int, x: Tensor) -> Tensor:
         """Return what the module at layer ``index`` adds, from its block's input."""
         assert self._weights is not None and self._branches is not None
-        added, kept = self._branches.forward(index, self._weights.module(index), x)
-        if tape is not None:
-            tape.modules[index] = kept
+        parameters = self._weights.module(index)
+        if tape is None:
+            return self._branches.apply(index, parameters, x)
+        added, tape.modules[index] = self._branches.forward(index, parameters, x)
         return added
 
     @torch.no_grad()
@@ -207,7 +208,7 @@ class SparsePass:
         """Add the gradients of a module's parameters; return that of its input where it is needed."""
         assert self._weights is not None and self._branches is not None
         found, of_input = self._branches.backward(
-            index, self._weights.module(index), tape.modules[index], widened(grad), passes=index != self._stop
+            index, self._weights.module(index), tape.modules.pop(index), widened(grad), passes=index != self._stop
         )
         self._weights.add_module_gradient(flat, index, found)
         return None if of_input is None else of_input.to(grad.dtype)
