@@ -120,3 +120,27 @@ def test_potential_is_the_sum_over_channels() -> None:
     information = FisherInformation({4: np.array([0.25, 1.0, 2.0]), 2: np.array([0.5])})
     assert information.layers == (2, 4)
     assert information.potential(4) == 3.25
+
+
+@pytest.mark.parametrize("images", [1, 3, 13])
+@pytest.mark.parametrize("inspected", [EVERY, (5, 9)])
+def test_micro_batches_change_no_bit_and_keep_what_is_counted(
+    images: int, inspected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny_backbone(dtype=torch.float32)
+    whole = fisher_information(tiny_task(backbone), inspected)
+    per_image = fisher._bytes_per_image(GRAPH, inspected, element=4)
+    kept: list[int] = []
+
+    class Watched(SparsePass):
+        def backward(self, tape: Tape, *args: Any, **rest: Any) -> Tensor:
+            kept.append(tape.saved_bytes // per_image)
+            assert tape.saved_bytes == kept[-1] * per_image
+            return super().backward(tape, *args, **rest)
+
+    monkeypatch.setattr(fisher, "SparsePass", Watched)
+    monkeypatch.setattr(fisher, "TAPE_BYTES", images * per_image)
+    parts = fisher_information(tiny_task(backbone), inspected)
+    assert max(kept) == images and sum(kept) == 14
+    for index in inspected:
+        np.testing.assert_array_equal(parts.channels[index], whole.channels[index])

@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tinytrain_dist.adaptation import sparse_pass
+from tinytrain_dist.adaptation.fine_tuning import pass_start
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import Backbone, LayerState, build_backbone
 from tinytrain_dist.costs.macs import plan_macs, updates_all_weights
 from tinytrain_dist.costs.static_plans import static_plan
+from tinytrain_dist.graphs.adapters import lite_residuals
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, side_channels
@@ -104,6 +106,24 @@ def test_the_running_step_makes_the_products_that_are_counted(
     assert forward == sum(layer.macs for layer in graph.layers[start:])
     assert of_inputs + stem == expected.input_grad
     assert of_weights == expected.weight_grad
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("method", ["tiny_tl", "adapter_drop_50"])
+def test_lite_residual_modules_make_the_products_that_are_counted(name: str, method: str) -> None:
+    graph = layer_graph(name, RESOLUTION)
+    plan, network = static_plan(method, graph).plan, FoldedNetwork(build_backbone(graph).double())
+    expected, modules, start = plan_macs(graph, plan), lite_residuals(graph, plan.adapters), pass_start(plan, graph)
+    state = network.run(LayerState(images_of(network.backbone)), stop=start)
+    sparse = SparsePass(network, weights=PlanWeights(network, plan), start=start, stop=plan.earliest_layer)
+    sparse.measure_branches(state)
+    sparse.refresh()
+    forward, (features, tape) = macs_of(lambda: sparse.forward(state))
+    backward, _ = macs_of(lambda: sparse.backward(tape, torch.ones_like(features)))
+    groups = [module.convolutions[0] for module in modules]
+    once_too_often = sum((layer.groups - 1) * layer.macs for layer in groups)
+    assert forward == expected.forward - sum(layer.macs for layer in graph.layers[:start])
+    assert backward - once_too_often == expected.backward
 
 
 @pytest.mark.parametrize("name", BACKBONES)

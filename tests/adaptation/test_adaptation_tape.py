@@ -12,13 +12,14 @@ from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_task
 from torch import Tensor
 
 from tinytrain_dist.adaptation import fine_tuning
-from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, fine_tune
+from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, fine_tune, pass_start
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.adaptation.sparse_pass import SparsePass, Tape
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import LayerState, build_backbone
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
 from tinytrain_dist.costs.static_plans import static_plan
+from tinytrain_dist.graphs.adapters import adapter_plan, block_ends
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan, side_channels
@@ -33,7 +34,7 @@ def some_layers(graph: LayerGraph) -> st.SearchStrategy[tuple[int, ...]]:
 
 @st.composite
 def random_plans(draw: st.DrawFn, graph: LayerGraph) -> UpdatePlan:
-    """Any weights of either side, shifts and scales; never empty."""
+    """Any weights of either side, shifts, scales and lite residual modules; never empty."""
     updates = []
     for index in draw(some_layers(graph)):
         side = draw(st.sampled_from(["output", "input"]))
@@ -42,21 +43,25 @@ def random_plans(draw: st.DrawFn, graph: LayerGraph) -> UpdatePlan:
         channels = None if count is None else tuple(range(limit - count, limit))
         updates.append(LayerUpdate(layer=index, channels=channels, side=side))
     bias, scale = draw(some_layers(graph)), draw(some_layers(graph))
-    if not (updates or bias or scale):
+    adapters = draw(st.sets(st.sampled_from(block_ends(graph)), max_size=3).map(sorted).map(tuple))
+    if not (updates or bias or scale or adapters):
         scale = (draw(st.integers(0, len(graph.layers) - 1)),)
-    return UpdatePlan(backbone=graph.name, updates=tuple(updates), bias_layers=bias, scale_layers=scale)
+    return UpdatePlan(
+        backbone=graph.name, updates=tuple(updates), bias_layers=bias, scale_layers=scale, adapters=adapters
+    )
 
 
 def kept(network: FoldedNetwork, plan: UpdatePlan) -> Tape:
     """Return the tape of one running forward pass over all images."""
-    start = plan.earliest_layer
-    assert start is not None
-    sparse = SparsePass(network, weights=PlanWeights(network, plan), start=start)
-    sparse.refresh()
+    start = pass_start(plan, network.graph)
+    sparse = SparsePass(network, weights=PlanWeights(network, plan), start=start, stop=plan.earliest_layer)
     size = network.graph.resolution
     images = torch.rand(NUM_IMAGES, 3, size, size).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        return sparse.forward(network.run(LayerState(images), stop=start))[1]
+        state = network.run(LayerState(images), stop=start)
+        sparse.measure_branches(state)
+        sparse.refresh()
+        return sparse.forward(state)[1]
 
 
 NETWORKS = {"tiny": FoldedNetwork(tiny_backbone(dtype=torch.float32))} | {
@@ -73,7 +78,10 @@ def test_the_running_step_keeps_the_bytes_that_are_counted(data: st.DataObject) 
     assert kept(network, plan).saved_bytes == saved_exact_bytes(network.graph, plan, batch=NUM_IMAGES, mask_bits=8)
 
 
-@pytest.mark.parametrize("method", ["full_train", "last_layer", "sparse_update"])
+@pytest.mark.parametrize(
+    "method",
+    ["full_train", "last_layer", "sparse_update", "tiny_tl", "adapter_drop_25", "adapter_drop_50", "adapter_drop_75"],
+)
 @pytest.mark.parametrize("name", ["mcunet", "mobilenet_v2", "proxylessnas"])
 def test_the_bytes_of_the_methods(name: str, method: str) -> None:
     network = NETWORKS[name]
@@ -81,9 +89,13 @@ def test_the_bytes_of_the_methods(name: str, method: str) -> None:
     assert kept(network, plan).saved_bytes == saved_exact_bytes(network.graph, plan, batch=NUM_IMAGES, mask_bits=8)
 
 
-def test_a_kept_slice_holds_on_to_nothing_larger() -> None:
-    tape = kept(NETWORKS["tiny"], plan_of(LayerUpdate(layer=7, channels=(0, 5)), LayerUpdate(layer=9)))
-    for tensor in (*tape.inputs.values(), *tape.masks.values()):
+@pytest.mark.parametrize(
+    "plan", [plan_of(LayerUpdate(layer=7, channels=(0, 5)), LayerUpdate(layer=9)), adapter_plan(GRAPH)]
+)
+def test_what_is_kept_holds_on_to_nothing_larger(plan: UpdatePlan) -> None:
+    tape = kept(NETWORKS["tiny"], plan)
+    assert tape.tensors and not any(tensor.requires_grad for tensor in tape.tensors)
+    for tensor in tape.tensors:
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
@@ -151,6 +163,10 @@ episode = Episode(support_images=images(500), support_labels=labels(500), query_
 network = FoldedNetwork(build_backbone("mcunet", resolution=84))
 settings = FineTuneSettings(iterations=2, mode=sys.argv[1])
 task = TargetTask("largest", episode=episode, network=network, settings=settings, scale=10.0)
+if "deep" in sys.argv:
+    fisher_information(task, network.graph.last_blocks(14))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    sys.exit()
 inspected = network.graph.last_blocks(6)
 delta = fisher_information(task, inspected).channels
 updates = tuple(
@@ -166,10 +182,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["reference", "fast"])
-def test_the_largest_task_stays_under_two_gib(mode: str) -> None:
+@pytest.mark.parametrize("words", [("reference",), ("fast",), ("reference", "deep")], ids=" ".join)
+def test_the_largest_task_stays_under_two_gib(words: tuple[str, ...]) -> None:
     """50 classes, 500 support images, 84 pixels: Fisher, every inspected layer at 50 %, lite residual modules,
-    the whole network with the 500 query images in every step too: more of everything than full_train passes."""
-    run = subprocess.run([sys.executable, "-c", LARGEST, mode], capture_output=True, text=True, check=False)
+    the whole network with the 500 query images in every step too: more of everything than full_train passes.
+    ``deep``: Fisher information of every block."""
+    run = subprocess.run([sys.executable, "-c", LARGEST, *words], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) < 2 * 2**30

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from tiny_simulation import DEVICES, Diverges, Raises, add_method, rows_of, run, tiny_settings
 
-from tinytrain_dist.adaptation import numerics
+from tinytrain_dist.adaptation import fine_tuning, numerics
 from tinytrain_dist.adaptation.fine_tuning import Adaptation
 from tinytrain_dist.adaptation.methods import METHODS
+from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, RunLockedError
+from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Chunk, UnitSetup
@@ -275,3 +278,26 @@ def test_the_row_and_the_identity_say_the_arithmetic(tmp_path: Path, monkeypatch
 
 def test_a_variant_is_readable_and_short(setup: UnitSetup) -> None:
     assert variant_of(METHODS["tinytrain"], setup).startswith(f"full-r0.5-lr{setup.finetune.learning_rate}-k2-")
+
+
+def test_every_distinct_plan_is_tuned_once_and_the_earliest_cut_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module of ``adapter_drop_75`` starts at its block's first layer, below its plan's earliest one."""
+    tuned: list[str] = []
+    cuts: list[int] = []
+
+    class Watched(PlanWeights):
+        def __init__(self, network: FoldedNetwork, plan: UpdatePlan) -> None:
+            tuned.append(plan.hash)
+            cuts.append(fine_tuning.pass_start(plan, network.graph))
+            super().__init__(network, plan)
+
+    monkeypatch.setattr(fine_tuning, "PlanWeights", Watched)
+    layer = layer_graph("mobilenet_v2_w0.1").block_layers(13)[1].index  # inside the first block with a module left
+    methods = ("last_layer", f"layer_alone_{layer}", "adapter_drop_75", "full_train", "tinytrain")
+    result = run(tiny_settings(domains=("signs",), num_tasks=1, methods=methods), tmp_path)
+    rows = rows_of(result.folder)
+    assert len(rows) == len(methods) * len(DEVICES)
+    assert sorted(tuned) == sorted({row["plan_hash"] for row in rows}) and len(tuned) < len(rows)
+    assert cuts == sorted(cuts) and len(set(cuts)) >= 4

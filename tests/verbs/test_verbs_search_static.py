@@ -10,10 +10,12 @@ import pytest
 from tiny_job import SERIAL, TINY, document
 
 from tinytrain_dist.cli import main
+from tinytrain_dist.costs.schemes import SHIPPED
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.paths import resource_folder
 from tinytrain_dist.foundation.strict_yaml import load_yaml
 from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.simulation import scheme_scores
 from tinytrain_dist.verbs.compose import compose_job
 from tinytrain_dist.verbs.settings_of import simulation_settings
 
@@ -62,6 +64,9 @@ def test_a_budget_is_a_number_of_bytes(value: str, tmp_path: Path, capsys: pytes
         (["--budget-compute-share", "15%"], "argument --budget-compute-share: invalid float value: '15%'"),
         (["--generations", "0"], "--generations: found 0"),
         (["--tasks", "0"], "--tasks: found 0"),
+        (["--iterations", "0"], "--iterations: found 0; allowed: 1 or more"),
+        (["--learning-rate", "nan"], "--learning-rate: found nan; allowed: above 0, below 10"),
+        (["--weights", "shipped"], "no weights are shipped for backbone 'mobilenet_v2_w0.1'"),
         (["--executor", "rya"], "did you mean 'ray'"),
         (["--generation", "1"], "did you mean '--generations'"),
         (["--budget-memory-bytes", "1000"], "no layer of mobilenet_v2_w0.1 fits the budget of 1000 bytes"),
@@ -74,6 +79,31 @@ def test_bad_options_are_refused(
     assert main([*SEARCH, *out, *words]) == ExitCode.USAGE
     captured = capsys.readouterr()
     assert expected in captured.err and "Traceback" not in captured.err and captured.out == ""
+
+
+@pytest.mark.parametrize("kind", ["folder", "notes", "scheme of another network"])
+def test_nothing_but_an_earlier_scheme_is_overwritten(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found.yaml"
+    if kind == "folder":
+        out.mkdir()
+    else:
+        out.write_bytes(b"my notes" if kind == "notes" else (SHIPPED / "mcunet--mcunetv3.yaml").read_bytes())
+    before = None if kind == "folder" else out.read_bytes()
+    assert main([*SEARCH, "--budget-memory-bytes", "1000000", "--out", str(out)]) == ExitCode.USAGE
+    assert "found.yaml', which is no static scheme of mobilenet_v2_w0.1; allowed: a new file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [out] and (before is None or out.read_bytes() == before)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scheme_scores.SchemeScores, "mean", None)  # would raise
+    (tmp_path / "file").touch()
+    out = ["--budget-memory-bytes", "1000000", "--out", str(tmp_path / "file" / "found.yaml")]
+    assert main([*SEARCH, *out]) == ExitCode.STORAGE
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,14 +2,14 @@
 
 A module's normalisations take their statistics once, from the support images before the first step, and keep
 them: its scale starts at 0, so every module then sees what the frozen backbone makes, and a step of one image is
-the same as a step of many.
+the same as a step of many. The backward pass is written out: it keeps what ``costs.saved_exact`` counts and no more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 from tinytrain_dist.backbones.network import NORM_EPS
 from tinytrain_dist.foundation.seeding import generator_of
 from tinytrain_dist.graphs.adapters import LiteResidual, lite_residuals
-from tinytrain_dist.graphs.layer_graph import LayerGraph
+from tinytrain_dist.graphs.layer_graph import ConvLayer, LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 
 NAMES = ("group_weight", "group_scale", "group_shift", "point_weight", "point_scale", "point_shift")
@@ -30,6 +30,32 @@ class _Statistics:
 
     means: list[Tensor]
     deviations: list[Tensor]
+
+
+@dataclass(frozen=True)
+class ModuleTape:
+    """What a module keeps for its backward pass.
+
+    Attributes
+    ----------
+    pooled, active
+        Inputs of the two convolutions.
+    group, point
+        Outputs of the two convolutions, which their normalisations' scales multiply.
+    mask
+        Where ReLU lets the gradient through, one byte an element.
+    """
+
+    pooled: Tensor
+    group: Tensor
+    active: Tensor
+    point: Tensor
+    mask: Tensor
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything that is kept."""
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 class Branches:
@@ -77,20 +103,65 @@ class Branches:
 
     def apply(self, layer: int, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return what the module adds to its block's output ``[N, out, H', W']``, from the block's input."""
-        return self._run(self._modules[layer], parameters, x, self._statistics[layer], measuring=False)
+        return self._run(self._modules[layer], parameters, x, self._statistics[layer])
+
+    @torch.no_grad()
+    def forward(self, layer: int, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, ModuleTape]:
+        """Return what ``apply`` returns, and what ``backward`` needs of it."""
+        kept: list[Tensor] = []
+        added = self._run(self._modules[layer], parameters, x, self._statistics[layer], keep=kept.append)
+        pooled, group, active, point = kept
+        return added, ModuleTape(pooled, group, active, point, active > 0)
 
     def _run(
-        self, module: LiteResidual, p: Mapping[str, Tensor], x: Tensor, statistics: _Statistics, *, measuring: bool
+        self,
+        module: LiteResidual,
+        p: Mapping[str, Tensor],
+        x: Tensor,
+        statistics: _Statistics,
+        *,
+        measuring: bool = False,
+        keep: Callable[[Tensor], None] = lambda tensor: None,
     ) -> Tensor:
-        pooled = F.avg_pool2d(x, module.pooling) if module.pooling > 1 else x
+        y = F.avg_pool2d(x, module.pooling) if module.pooling > 1 else x
+        keep(y)
         padding = (module.kernel - 1) // 2
-        y = F.conv2d(pooled, p["group_weight"], stride=module.stride, padding=padding, groups=module.groups)
+        y = F.conv2d(y, p["group_weight"], stride=module.stride, padding=padding, groups=module.groups)
+        keep(y)
         y = F.relu(_normalise(y, statistics, 0, p["group_scale"], p["group_shift"], measuring=measuring))
+        keep(y)
         y = F.conv2d(y, p["point_weight"])
+        keep(y)
         y = _normalise(y, statistics, 1, p["point_scale"], p["point_shift"], measuring=measuring)
         if y.shape[2] == module.out_size:
             return y
         return F.interpolate(y, size=(module.out_size, module.out_size), mode="bilinear", align_corners=False)
+
+    @torch.no_grad()
+    def backward(
+        self, layer: int, parameters: Mapping[str, Tensor], tape: ModuleTape, grad: Tensor, *, passes: bool
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return the gradients of the parameters, in the order of ``NAMES``, and that of the block's input.
+
+        Parameters
+        ----------
+        grad
+            dLoss/dOutput of the module, ``[N, out, H', W']``.
+        passes
+            Whether the gradient of the input is needed; else ``None`` stands in its place.
+        """
+        module, statistics, p = self._modules[layer], self._statistics[layer], parameters
+        group_layer, point_layer = module.convolutions
+        if tape.point.shape[2] != module.out_size:
+            sizes = [module.out_size] * 2, list(tape.point.shape)
+            grad = torch.ops.aten.upsample_bilinear2d_backward(grad, *sizes, False)
+        grad, *of_point = _normalise_backward(grad, tape.point, statistics, 1, p["point_scale"])
+        grad, point_weight = _convolution_backward(grad, tape.active, p["point_weight"], point_layer, passes=True)
+        grad, *of_group = _normalise_backward(grad * tape.mask, tape.group, statistics, 0, p["group_scale"])
+        of_input, group_weight = _convolution_backward(grad, tape.pooled, p["group_weight"], group_layer, passes=passes)
+        if passes:
+            of_input = _unpool(of_input, factor=module.pooling, size=module.in_size)
+        return [group_weight, *of_group, point_weight, *of_point], of_input if passes else None
 
 
 def _normalise(
@@ -102,6 +173,38 @@ def _normalise(
     factor = scale / statistics.deviations[index]
     offset = shift - statistics.means[index] * factor
     return y * factor[:, None, None] + offset[:, None, None]
+
+
+def _normalise_backward(
+    grad: Tensor, y: Tensor, statistics: _Statistics, index: int, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of ``_normalise``'s input, scale and shift."""
+    deviation = statistics.deviations[index]
+    of_shift = grad.sum(dim=(0, 2, 3))
+    of_factor = (grad * y).sum(dim=(0, 2, 3)) - of_shift * statistics.means[index]
+    return grad * (scale / deviation)[:, None, None], of_factor / deviation, of_shift
+
+
+def _convolution_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, layer: ConvLayer, *, passes: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of a convolution's input (undefined unless it ``passes``) and weight."""
+    padding, stride = [(layer.kernel - 1) // 2] * 2, [layer.stride] * 2
+    of_input, of_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], layer.groups, [passes, True, False]
+    )
+    return of_input, of_weight
+
+
+def _unpool(grad: Tensor, *, factor: int, size: int) -> Tensor:
+    """Return the gradient of average pooling's input, ``size`` pixels wide; pixels it leaves out get 0."""
+    if factor == 1:
+        return grad
+    shape_only = grad.new_empty(1).expand(*grad.shape[:2], size, size)
+    passed: Tensor = torch.ops.aten.avg_pool2d_backward(
+        grad, shape_only, [factor] * 2, [factor] * 2, [0, 0], False, True, None
+    )
+    return passed
 
 
 def _kaiming(part: str, layer: int, shape: Sequence[int]) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from tinytrain_dist.adaptation.micro_batches import TAPE_BYTES, pass_in_parts
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.adaptation.prefix_cache import concatenate, split
 from tinytrain_dist.adaptation.settings import FineTuneSettings
@@ -26,11 +27,9 @@ from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 
 AdaptationStatus = Literal["ok", "diverged"]
-TAPE_BYTES = 448 * 2**20
-"""Activations kept for one backward pass; more images than fit are processed in micro-batches, all but the last of
-which run forward twice. Holds every weight of a bundled network at 84 pixels for a task of 100 support images."""
 MODULE_FACTOR = 4
-"""PyTorch keeps more for a lite residual module than the module needs; a bound, measured by the memory test."""
+"""Room for the maps that pass through a lite residual module besides what it keeps: a bound, held to the memory test.
+Another factor would cut other micro-batches, and the last digits of results would differ from those runs hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,17 +139,20 @@ class _Tuning:
     def _step(self, iteration: int) -> tuple[float, Tensor]:
         """Return the loss and the flat gradient of one iteration."""
         sets = self._objective.states(self._task, cut=self._cut, iteration=iteration)
-        both = concatenate(sets)
-        *earlier, last = split(both, max(1, TAPE_BYTES // max(1, self._bytes_per_image)))
-        features = [self._pass.forward(part, keep=False)[0] for part in earlier]
-        of_last, tape = self._pass.forward(last)
-        loss, gradient = self._head(torch.cat([*features, of_last]), sets)
-        *of_earlier, of_part = torch.split(gradient, [len(part.x) for part in (*earlier, last)])
-        total = self._pass.backward(tape, of_part)
-        del tape
-        for part, of_part in zip(earlier, of_earlier, strict=True):
-            total += self._pass.backward(self._pass.forward(part)[1], of_part)
-        return loss, total
+        losses: list[float] = []
+
+        def head(features: Tensor) -> Tensor:
+            loss, gradient = self._head(features, sets)
+            losses.append(loss)
+            return gradient
+
+        images = TAPE_BYTES // max(1, self._bytes_per_image)
+        *earlier, total = pass_in_parts(
+            self._pass, concatenate(sets), images=images, head=head, backward=self._pass.backward
+        )
+        for gradient in earlier:
+            total += gradient
+        return losses[0], total
 
     def _head(self, features: Tensor, sets: Sequence[LayerState]) -> tuple[float, Tensor]:
         """Return the loss and its gradient with respect to the features."""

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tinytrain_dist.adaptation.micro_batches import TAPE_BYTES, pass_in_parts
 from tinytrain_dist.adaptation.prefix_cache import concatenate
 from tinytrain_dist.adaptation.settings import FisherPoint
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
@@ -23,6 +24,7 @@ from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.compiled import masked_, product_sums_, relu6_mask
 from tinytrain_dist.backbones.kernels import widened
 from tinytrain_dist.backbones.network import LayerState
+from tinytrain_dist.graphs.layer_graph import LayerGraph
 
 
 @dataclass(frozen=True)
@@ -51,35 +53,50 @@ def fisher_information(
 
     The loss is the fine-tuning loss over the whole episode: support as prototypes, its augmented copy as
     pseudo-query; both count among the N images. ``point``: which side of the activation a and g are taken on.
-    The pass is float32 whatever the layers below it ran in.
+    The pass is float32 whatever the layers below it ran in. Tasks whose activations exceed ``TAPE_BYTES`` are passed
+    in micro-batches, with the same result.
     """
     graph = task.network.graph
     first = min(inspected)
     sparse = SparsePass(task.network, weights=None, start=first, tapped=frozenset(inspected))
     sets = [task.support_state(first), task.pseudo_state(0, first)]
-    found: dict[int, NDArray[np.float64]] = {}
+    products: dict[int, list[Tensor]] = {index: [] for index in inspected}
 
     def tap(index: int, activation: Tensor, gradient: Tensor) -> Tensor:
         has_activation = graph.layer(index).has_activation
         if point == "before_activation" and has_activation:
             gradient, has_activation = masked_(gradient, relu6_mask(activation)), False
-        found[index], gradient = channel_delta(activation, gradient, clears=has_activation)
+        inner, gradient = product_sums_(activation, gradient, clears=has_activation)
+        products[index].append(inner)
+        return gradient
+
+    def head(features: Tensor) -> Tensor:
+        leaf = features.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(task.loss(*torch.tensor_split(leaf, 2)), leaf)
         return gradient
 
     x, residual = concatenate(sets)
-    features, tape = sparse.forward(LayerState(widened(x), None if residual is None else widened(residual)))
-    leaf = features.detach().requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(task.loss(*torch.tensor_split(leaf, 2)), leaf)
-    sparse.backward(tape, gradient, tap=tap)
-    return FisherInformation(found)
+    state = LayerState(widened(x), None if residual is None else widened(residual))
+    images = TAPE_BYTES // _bytes_per_image(graph, inspected, element=state.x.element_size())
+    pass_in_parts(
+        sparse,
+        state,
+        images=images,
+        head=head,
+        backward=lambda tape, gradient: sparse.backward(tape, gradient, tap=tap),
+    )
+    return FisherInformation({index: delta_of(torch.cat([*parts[1:], parts[0]])) for index, parts in products.items()})
 
 
-def channel_delta(activation: Tensor, gradient: Tensor, *, clears: bool = False) -> tuple[NDArray[np.float64], Tensor]:
-    """Return Delta of each channel from an activation and its gradient, ``[N, C, H, W]`` both, and the gradient.
+def _bytes_per_image(graph: LayerGraph, inspected: Sequence[int], *, element: int) -> int:
+    """Return what the pass keeps for one image: inspected activations, and the masks of layers between them."""
+    rest = (layer for layer in graph.layers[min(inspected) :] if layer.index not in inspected and layer.has_activation)
+    kept = sum(graph.layer(index).output_elements for index in inspected) * element
+    return kept + sum(layer.output_elements for layer in rest)
 
-    ``clears``: the gradient that is returned has passed ReLU6. The memory of both is reused.
-    """
-    inner, gradient = product_sums_(activation, gradient, clears=clears)
-    delta: NDArray[np.float64] = (inner.double().square().mean(dim=0) / 2).numpy()
-    return delta, gradient
+
+def delta_of(products: Tensor) -> NDArray[np.float64]:
+    """Return Delta of each channel from every image's sum of activation x gradient over space, ``[N, C]``."""
+    delta: NDArray[np.float64] = (products.double().square().mean(dim=0) / 2).numpy()
+    return delta

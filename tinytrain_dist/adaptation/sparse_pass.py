@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tinytrain_dist.adaptation.branches import ModuleTape
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.backbones.compiled import masked_, relu6_mask, select_channels
 from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, pool, rounded
@@ -44,7 +45,7 @@ class Tape:
     activations
         Activations a tap asked for (the Fisher pass).
     modules
-        Of every lite residual module its input, its parameters and its output, with PyTorch's own graph between.
+        What every lite residual module keeps; the backward pass gives it back module by module.
     shapes
         Input shape of every layer; costs nothing.
     """
@@ -52,16 +53,21 @@ class Tape:
     inputs: dict[int, Tensor] = field(default_factory=dict)
     masks: dict[int, Tensor] = field(default_factory=dict)
     activations: dict[int, Tensor] = field(default_factory=dict)
-    modules: dict[int, tuple[Tensor, list[Tensor], Tensor]] = field(default_factory=dict)
+    modules: dict[int, ModuleTape] = field(default_factory=dict)
     shapes: dict[int, torch.Size] = field(default_factory=dict)
     out_shape: torch.Size = field(default_factory=torch.Size)
     out_type: torch.dtype = torch.float32
 
     @property
     def saved_bytes(self) -> int:
-        """Bytes of everything that is kept, besides what PyTorch keeps for lite residual modules."""
-        kept = [*self.inputs.values(), *self.masks.values(), *self.activations.values()]
-        return sum(t.numel() * t.element_size() for t in kept)
+        """Bytes of everything that is kept."""
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything that is kept."""
+        of_modules = [tensor for module in self.modules.values() for tensor in module.tensors]
+        return [*self.inputs.values(), *self.masks.values(), *self.activations.values(), *of_modules]
 
 
 class SparsePass:
@@ -147,12 +153,8 @@ class SparsePass:
         parameters = self._weights.module(index)
         if tape is None:
             return self._branches.apply(index, parameters, x)
-        leaf = x.detach().requires_grad_(index != self._stop)
-        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        with torch.enable_grad():
-            added = self._branches.apply(index, leaves, leaf)
-        tape.modules[index] = (leaf, list(leaves.values()), added)
-        return added.detach()
+        added, tape.modules[index] = self._branches.forward(index, parameters, x)
+        return added
 
     @torch.no_grad()
     def measure_branches(self, state: LayerState) -> None:
@@ -204,12 +206,12 @@ class SparsePass:
 
     def _module_backward(self, flat: Tensor, tape: Tape, index: int, grad: Tensor) -> Tensor | None:
         """Add the gradients of a module's parameters; return that of its input where it is needed."""
-        assert self._weights is not None
-        leaf, leaves, added = tape.modules[index]
-        wanted = [*leaves, leaf] if leaf.requires_grad else leaves
-        found = torch.autograd.grad(added, wanted, widened(grad))
-        self._weights.add_module_gradient(flat, index, found[: len(leaves)])
-        return found[-1].to(grad.dtype) if leaf.requires_grad else None
+        assert self._weights is not None and self._branches is not None
+        found, of_input = self._branches.backward(
+            index, self._weights.module(index), tape.modules.pop(index), widened(grad), passes=index != self._stop
+        )
+        self._weights.add_module_gradient(flat, index, found)
+        return None if of_input is None else of_input.to(grad.dtype)
 
     def _add_gradient(self, flat: Tensor, tape: Tape, layer: ConvLayer, grad: Tensor) -> None:
         weights, index = self._weights, layer.index

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from tinytrain_dist.adaptation.fine_tuning import make_optimizer
-from tinytrain_dist.adaptation.fisher import channel_delta
+from tinytrain_dist.adaptation.fisher import delta_of
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.adaptation.sparse_pass import SparsePass, Tape
 from tinytrain_dist.backbones.card import CheckpointCard
 from tinytrain_dist.backbones.checkpoint import load_checkpoint, save_checkpoint
-from tinytrain_dist.backbones.compiled import relu6_mask
+from tinytrain_dist.backbones.compiled import product_sums_, relu6_mask
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import LayerState, build_backbone
 from tinytrain_dist.costs.phase_amounts import (
@@ -131,7 +131,9 @@ class StepCases:
         return self._case("fisher", f"-from{first}", fisher_amounts(self.graph, inspected), build)
 
     def _measure_channels(self, index: int, activation: Tensor, gradient: Tensor) -> Tensor:
-        return channel_delta(activation, gradient, clears=self.graph.layer(index).has_activation)[1]
+        products, gradient = product_sums_(activation, gradient, clears=self.graph.layer(index).has_activation)
+        delta_of(products)
+        return gradient
 
     def optimizer(self, plan: UpdatePlan, *, optimizer: str = "adam") -> Case:
         """Return one optimizer step over the plan's values, and taking them over into the folded weights."""

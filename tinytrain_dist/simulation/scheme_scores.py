@@ -55,8 +55,9 @@ class ScoreFile:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def open(self) -> ScoreFile:
-        """Read what an earlier command left; raises where it belongs to another search, or is damaged."""
+        """Read what an earlier command left; raises where it belongs to another search, is damaged or not writable."""
         if not self.path.exists():
+            self._write()  # what cannot be written is said now, not after the first hour
             return self
         try:
             document = json.loads(self.path.read_text(encoding="utf-8"))
@@ -75,6 +76,9 @@ class ScoreFile:
     def add(self, task_id: str, found: Mapping[str, float]) -> None:
         """Keep scores of one task and write the file."""
         self.scores.setdefault(task_id, {}).update(found)
+        self._write()
+
+    def _write(self) -> None:
         atomic_write(self.path, canonical_json({"identity": dict(self.identity), "scores": self.scores}).encode())
 
 

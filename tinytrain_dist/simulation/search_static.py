@@ -10,11 +10,19 @@ from typing import Any
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.costs.counters import paper_memory
 from tinytrain_dist.costs.macs import plan_macs
-from tinytrain_dist.costs.schemes import Evidence, Scheme, SchemeFile, scheme_plan, shipped_schemes, write_scheme
+from tinytrain_dist.costs.schemes import (
+    Evidence,
+    Scheme,
+    SchemeFile,
+    read_scheme,
+    scheme_plan,
+    shipped_schemes,
+    write_scheme,
+)
 from tinytrain_dist.data.domain import open_domain
 from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec, check_episodes
 from tinytrain_dist.execution.settings import ExecutorSettings, open_executor
-from tinytrain_dist.foundation.errors import ConfigError
+from tinytrain_dist.foundation.errors import ConfigError, TinyTrainError
 from tinytrain_dist.foundation.hashing import content_hash
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.graphs.architectures import layer_graph
@@ -69,6 +77,8 @@ class SearchSettings:
             raise ConfigError(f"--budget-compute-share: found {self.compute_share}; allowed: above 0, up to 1")
         if self.num_tasks < 1:
             raise ConfigError(f"--tasks: found {self.num_tasks}; allowed: 1 or more")
+        if self.finetune.iterations < 1:
+            raise ConfigError(f"--iterations: found {self.finetune.iterations}; allowed: 1 or more")
 
     @property
     def space(self) -> SearchSpace:
@@ -86,11 +96,12 @@ def search_static(
     Raises
     ------
     ConfigError
-        The budget holds no layer.
+        The budget holds no layer, or ``out`` is something else than a scheme of this backbone.
     RunLockedError
         The scores beside ``out`` belong to another search.
     """
     space = settings.space
+    _check_out(out, settings.backbone)
     _log.info("%d layers of %s fit the budget", len(space.layers), settings.backbone)
     specs = _specs(settings)
     weights, checkpoint, initialization, scale = load_weights(
@@ -115,6 +126,18 @@ def search_static(
 def state_path(out: Path) -> Path:
     """Return the file with the scores of the search that writes ``out``."""
     return out.with_name(f"{out.name}.scores.json")
+
+
+def _check_out(out: Path, backbone: str) -> None:
+    """Raise ``ConfigError`` where writing ``out`` would overwrite anything but an earlier scheme of the backbone."""
+    if not out.exists():
+        return
+    try:
+        if out.is_file() and read_scheme(out).backbone == backbone:
+            return
+    except TinyTrainError:
+        pass
+    raise ConfigError(f"--out: found {str(out)!r}, which is no static scheme of {backbone}; allowed: a new file")
 
 
 def _specs(settings: SearchSettings) -> list[EpisodeSpec]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-from tinytrain_dist.adaptation.fine_tuning import Adaptation
+from tinytrain_dist.adaptation.fine_tuning import Adaptation, pass_start
 from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_information
 from tinytrain_dist.adaptation.methods import METHODS, Method, PlanQuestion
 from tinytrain_dist.adaptation.selection import Decision
@@ -22,6 +22,7 @@ from tinytrain_dist.data.episodes import Episode, EpisodeSpec, load_episode
 from tinytrain_dist.execution.executor import describe
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, StorageError, TinyTrainError
 from tinytrain_dist.graphs.budget import Budget
+from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation.request import Cells, UnitSetup
 from tinytrain_dist.simulation.rows import Row, RowMaker, StoredOutcome
@@ -138,8 +139,7 @@ class Unit:
             if not isinstance(decisions, Exception)
             for decision in decisions
         }
-        last = len(self.network.layers)
-        order = sorted(wanted, key=lambda key: (_cut(wanted[key][1], last), key))
+        order = sorted(wanted, key=lambda key: (_cut(wanted[key][1], self.network.graph), key))
         for key in order:
             method, plan = wanted[key]
             known = self._stored.outcomes.get((method.tuner, None if plan.is_empty else plan.hash))
@@ -227,6 +227,6 @@ def _check_machine(error: Exception) -> None:
         raise MachineError(f"{socket.gethostname()}: {describe(error)}") from error
 
 
-def _cut(plan: UpdatePlan, last: int) -> int:
-    first = plan.earliest_layer
-    return last if first is None else first
+def _cut(plan: UpdatePlan, graph: LayerGraph) -> int:
+    """Return the layer at which the frozen prefix of ``plan`` ends."""
+    return len(graph.layers) if plan.is_empty else pass_start(plan, graph)

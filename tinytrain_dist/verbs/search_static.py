@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tinytrain_dist.adaptation.settings import FineTuneSettings
+from tinytrain_dist.adaptation.settings import FineTuneSettings, check_rate
+from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.execution.settings import KINDS, ExecutorSettings, cluster
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
@@ -21,17 +22,20 @@ def main(argv: list[str]) -> ExitCode:
     """Run the verb."""
     options = _parser().parse(argv)
     start_logging()
+    check_rate(options.learning_rate, key="--learning-rate")
     settings = SearchSettings(
         backbone=options.backbone,
         memory_bytes=_bytes(options.budget_memory_bytes),
         compute_share=options.budget_compute_share,
-        weights=None if options.weights is None else local_path(options.weights, what="--weights"),
+        weights=_weights(options.weights, backbone=options.backbone),
         evolution=Evolution(generations=options.generations, population=options.population, seed=options.seed),
         num_tasks=options.tasks,
         episodes=EpisodeSettings(way=options.way, shot=options.shot, query=options.query),
         resolution=options.resolution,
         budget_resolution=options.budget_resolution,
-        finetune=FineTuneSettings(mode="fast", iterations=options.iterations, learning_rate=options.learning_rate),
+        finetune=FineTuneSettings(
+            mode="fast", iterations=max(0, options.iterations), learning_rate=options.learning_rate
+        ),
     )
     executor = ExecutorSettings(kind=options.executor, num_workers=options.num_workers)
     out = local_path(options.out, what="--out")
@@ -58,7 +62,9 @@ def _parser() -> VerbParser:
                         help="weights, Adam and activations of the update (fp32, batch 1), in bytes")  # fmt: skip
     parser.add_argument("--budget-compute-share", type=float, default=0.15, metavar="SHARE",
                         help="of FullTrain's backward MACs (default %(default)s)")  # fmt: skip
-    parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: random weights of the seed)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="checkpoint, or shipped: the package's (default: random weights of the seed)"
+    )
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="scheme to write (YAML); scores are kept beside it"
     )
@@ -77,6 +83,13 @@ def _parser() -> VerbParser:
     parser.add_argument("--executor", default="ray", help=f"{' or '.join(KINDS)} (default %(default)s)")
     parser.add_argument("--num-workers", type=int, default=None, help="CPUs to use (default: all)")
     return parser
+
+
+def _weights(word: str | None, *, backbone: str) -> Path | None:
+    """Return the checkpoint; ``None``: random weights, as in a simulation with ``backbone.weights=random``."""
+    if word is None:
+        return None
+    return shipped_path(backbone) if word == SHIPPED else local_path(word, what="--weights")
 
 
 def _bytes(text: str) -> int:
