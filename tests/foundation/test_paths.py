@@ -1,5 +1,6 @@
 """Names that could lead out of a folder, and atomic writes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,12 @@ def test_folder_in_the_way_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="cannot be written"):
         atomic_write(tmp_path / "file" / "inner.bin", b"x")
+
+
+def test_files_are_for_whom_the_umask_lets_read_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "file", b"1")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,8 +81,9 @@ def _written(path: Path, data: bytes) -> Iterator[Path]:
     """Hold ``data`` in a durable temporary file beside ``path``; what is done with it is made durable too."""
     try:
         _make_durable_folder(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        # not mkstemp: its files are the owner's alone, while those of a run are for whom the umask lets read them
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)

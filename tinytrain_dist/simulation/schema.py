@@ -62,7 +62,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("plan_hash", _TEXT, "", "content hash of the update plan", _NO_TRAIN),
     Column("plan_layers", _INTS, "", "indices of the layers whose weights are updated", _NO_NETWORK),
     Column("plan_channels", _INTS, "channels", "updated channels of each of these layers", _NO_NETWORK),
-    Column("updated_weights", _INT, "weights", "updated convolution weights", _NO_NETWORK),
+    Column("updated_weights", _INT, "weights", "updated convolution weights (the modules of tiny_tl and adapter_drop are none)", _NO_NETWORK),
     Column("budget_memory_bytes", _INT, "bytes", "memory the plan may take", "the method has no budget"),
     Column("budget_backward_macs", _INT, "MACs", "backward MACs of one image the plan may take", "the method has no budget"),
     # outcome
