@@ -99,7 +99,7 @@ def test_a_worker_that_joins_and_leaves_with_its_node(
     with caplog.at_level(logging.INFO):
         found = train("elastic", ExecutorSettings(), run_logger=operator)
     assert operator.waited_for_worker, "the second worker never got ready"
-    assert "the cluster has 2 CPUs: 2 workers instead of 1" in caplog.text
+    assert "the cluster has room for 2: 2 workers instead of 1" in caplog.text
     assert "1 workers instead of 2" in caplog.text or "a worker died" in caplog.text
     assert_equal(found, wanted)
 
