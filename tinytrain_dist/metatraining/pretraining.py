@@ -20,6 +20,7 @@ from tinytrain_dist.foundation.runlog import RunLogger, SilentRunLogger
 from tinytrain_dist.foundation.seeding import generator_of, seed_of
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.metatraining.batch_worker import Batch, BatchWorker
+from tinytrain_dist.metatraining.compute import executor_for
 from tinytrain_dist.metatraining.initialization import InitialWeights, initial_weights
 from tinytrain_dist.metatraining.objectives import Objective
 from tinytrain_dist.metatraining.pretrain_settings import PretrainSettings
@@ -133,8 +134,8 @@ def pretrain(
             settings, domains, initial, pool=pool, objective=objective, labels=source.label_of, teacher=imitated
         )
         run = TrainingRun(stage, validation, folder, run_logger or SilentRunLogger(), command=command)
-        factory_args = (settings.backbone, settings.resolution, tuple(roots), objective)
-        with open_worker_group(executor, BatchWorker, *factory_args) as group:
+        factory_args = (settings.backbone, settings.resolution, tuple(roots), settings.compute, objective)
+        with open_worker_group(executor_for(settings.compute, executor), BatchWorker, *factory_args) as group:
             return run.execute(group, start)
 
 

@@ -116,7 +116,8 @@ class TrainingRun:
             raise
         worked = time.monotonic()
         row = self._record(results)
-        return row, {"work": worked - start, "step": time.monotonic() - worked, "slots": len(slots)}
+        num_slots = sum(result.num_slots for result in results)
+        return row, {"work": worked - start, "step": time.monotonic() - worked, "slots": num_slots}
 
     def _record(self, results: Sequence[SlotResult]) -> CurveRow:
         """Take the learner's step and append the round to the curves."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.metatraining.compute import Compute, DeviceName, PrecisionName
 
 OptimizerName = Literal["sgd", "adam"]
 
@@ -48,10 +50,14 @@ class TrainingSettings:
         validations without a better one the training stops (0: never).
     checkpoint_every, checkpoints_kept
         Rounds between two checkpoints, and how many stay. They do not change the result.
+    device, precision
+        Of the workers' networks (``Compute``). Only ``cpu`` and ``fp32`` give the same bits for any workers.
     """
 
     SECTION: ClassVar[str] = "training"
     NOT_DECIDING: ClassVar[tuple[str, ...]] = ("initial_weights", "checkpoint_every", "checkpoints_kept")
+    DECIDING_UNLESS: ClassVar[Mapping[str, object]] = {"device": "cpu", "precision": "fp32"}
+    """Settings that came later: at these values they are as for runs that did not have them, and not named."""
 
     backbone: str = "mobilenet_v2"
     resolution: int = 84
@@ -78,11 +84,16 @@ class TrainingSettings:
     patience: int = 0
     checkpoint_every: int = 50
     checkpoints_kept: int = 3
+    device: DeviceName = "cpu"
+    precision: PrecisionName = "fp32"
 
     def __post_init__(self) -> None:
         if self.optimizer not in get_args(OptimizerName):
             near = nearest(str(self.optimizer), get_args(OptimizerName))
             raise ConfigError(f"{self.SECTION}.optimizer: unknown {self.optimizer!r}; {near}")
+        for key, allowed in (("device", get_args(DeviceName)), ("precision", get_args(PrecisionName))):
+            if (found := getattr(self, key)) not in allowed:
+                raise ConfigError(f"{self.SECTION}.{key}: unknown {found!r}; {nearest(str(found), allowed)}")
         for key in ("checkpoint_every", "checkpoints_kept"):
             self.check(key, low=1)
         for key in ("validation_every", "patience", "weight_decay", "gradient_clip", "final_learning_rate"):
@@ -114,6 +125,11 @@ class TrainingSettings:
             raise ConfigError(f"{self.SECTION}.{key}: found {value!r}; allowed: {low:g}{upper}")
 
     @property
+    def compute(self) -> Compute:
+        """Where the workers' networks run."""
+        return Compute(device=self.device, precision=self.precision)
+
+    @property
     def validation(self) -> EpisodeSettings:
         """Sampler of the validation episodes."""
         return EpisodeSettings(
@@ -127,7 +143,9 @@ class TrainingSettings:
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the final weights, JSON-ready; content hashes replace paths elsewhere."""
         unused = () if self.keep_best or self.patience else _ONLY_VALIDATION
-        return {key: value for key, value in asdict(self).items() if key not in (*self.NOT_DECIDING, *unused)}
+        as_before = [key for key, value in self.DECIDING_UNLESS.items() if getattr(self, key) == value]
+        left_out = {*self.NOT_DECIDING, *unused, *as_before}
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 _ONLY_VALIDATION = (
