@@ -42,7 +42,10 @@ class EpisodesConfig:
 
 @dataclass
 class BackboneConfig:
-    """Network and initial weights: a checkpoint file, ``shipped`` (the package's), ``random``, or ``meta_train``."""
+    """Network and initial weights: a checkpoint file, ``shipped`` (the package's), ``random``, or a stage.
+
+    The stages are ``pretrain`` and ``meta_train``: they run first, or what they left is reused.
+    """
 
     name: str = "mcunet"
     resolution: int = 84
@@ -241,9 +244,15 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass
 class JobConfig:
-    """All sections; a verb uses those it needs."""
+    """All sections; a verb uses those it needs.
+
+    ``initialization`` is ``random``, ``pretrained`` or ``meta_trained``: the stage that makes such weights takes the
+    place of one named by ``backbone.weights``, and a file named there must be what is asked for; null: as
+    ``backbone.weights`` says.
+    """
 
     experiment: str | None = None
+    initialization: str | None = None
     seed: int = 0
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
