@@ -21,7 +21,7 @@ from tinytrain_dist.metatraining.run_folder import RunFolder
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.metatraining.slots import Slot, SlotGroup, grouped, round_slots
 from tinytrain_dist.metatraining.stage import StageName, TrainingResult
-from tinytrain_dist.metatraining.training_run import TrainingRun, reused_result
+from tinytrain_dist.metatraining.training_run import OnCheckpoint, TrainingRun, reused_result
 from tinytrain_dist.metatraining.validation import Validation
 
 RESULT_VERSION = 2
@@ -55,6 +55,7 @@ def meta_train(
     run_id: str | None = None,
     run_logger: RunLogger | None = None,
     command: str = "",
+    on_checkpoint: OnCheckpoint | None = None,
 ) -> TrainingResult:
     """Meta-train a backbone, or continue or reuse the run that is there.
 
@@ -68,6 +69,8 @@ def meta_train(
         Folders with the user's own domains.
     command
         Command line, for the checkpoint's card.
+    on_checkpoint
+        Told whenever a checkpoint was written.
 
     Raises
     ------
@@ -86,7 +89,9 @@ def meta_train(
         if folder.finished:
             return reused_result(folder, backbone=settings.backbone)
         stage = MetaTrainStage(settings, domains, initial)
-        run = TrainingRun(stage, validation, folder, run_logger or SilentRunLogger(), command=command)
+        run = TrainingRun(
+            stage, validation, folder, run_logger or SilentRunLogger(), command=command, on_checkpoint=on_checkpoint
+        )
         factory_args = (settings.backbone, settings.resolution, tuple(roots), settings.compute)
         with open_worker_group(executor_for(settings.compute, executor), EpisodeWorker, *factory_args) as group:
             return run.execute(group, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,9 +111,9 @@ class TrainingSettings:
 
     def _check_domains(self) -> None:
         names = [name for name, _ in self.domains]
-        if not names or len(set(names)) != len(names) or any(not weight > 0 for _, weight in self.domains):
+        if not names or len(set(names)) != len(names) or any(not 0 < weight < math.inf for _, weight in self.domains):
             raise ConfigError(
-                f"{self.SECTION}.domains: found {list(self.domains)}; allowed: distinct names, weights above 0"
+                f"{self.SECTION}.domains: found {list(self.domains)}; allowed: distinct names, finite weights above 0"
             )
         if both := sorted(set(names) & set(self.validation_domains)):
             raise ConfigError(f"{self.SECTION}.validation_domains: {', '.join(both)} is a source domain; name others")
@@ -120,7 +121,7 @@ class TrainingSettings:
     def check(self, key: str, *, low: float, high: float = float("inf")) -> None:
         """Raise ``ConfigError`` naming ``key`` unless its value is within ``low`` to ``high``."""
         value = getattr(self, key)
-        if not low <= value <= high:
+        if not (low <= value <= high and math.isfinite(value)):
             upper = f" to {high:g}" if high != float("inf") else " or more"
             raise ConfigError(f"{self.SECTION}.{key}: found {value!r}; allowed: {low:g}{upper}")
 
