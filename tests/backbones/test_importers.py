@@ -159,6 +159,36 @@ def test_a_payload_never_runs(tmp_path: Path, name: str) -> None:
         assert not target.exists()
 
 
+class Addresses:
+    """An array of objects over numbers, which NumPy itself takes for their addresses; iterating it follows them."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return np.ndarray, ((1,), "O", np.array([0x4141414141414141]))
+
+
+class OfObjects:
+    """An array of objects, asked for the way every array is."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return np.zeros(1, dtype=object).__reduce__()
+
+
+class TooLong:
+    """An array that says it is longer than its bytes."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        make, args, (version, _, dtype, order, raw) = np.zeros(4, dtype=np.int8).__reduce__()
+        return make, args, (version, (10**12,), dtype, order, raw)
+
+
+@pytest.mark.parametrize(
+    ("evil", "words"), [(Addresses(), "calls numpy.ndarray"), (OfObjects(), "dtype 'O8'"), (TooLong(), "bytes with 4")]
+)
+def test_no_array_is_made_but_from_its_own_numbers(tmp_path: Path, evil: object, words: str) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        load_restricted(stored(tmp_path / "w.pkl", {"weight": evil}))
+
+
 @pytest.mark.parametrize("raw", [b"", b"PK\x03\x04", b"\x80\x04.", b"cos\nsystem\n(S'true'\ntR.", b"nonsense" * 100])
 def test_what_is_no_torch_zip_is_refused(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "w.pkl"

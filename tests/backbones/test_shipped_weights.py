@@ -27,7 +27,9 @@ def test_every_shipped_file_is_small_whole_and_has_a_full_card() -> None:
         missing = [key for key in ("command", "data", "licence", "machine", "source") if not getattr(card, key)]
         assert not missing and card.hours and card.evaluation is not None, f"{path.name}: {missing}"
         assert all({"weights", "random", "raw_pixels"} <= set(arms) for arms in card.evaluation.accuracy.values())
-        assert len(card.evaluation.accuracy) == 5 and card.evaluation.verdicts
+        assert len(card.evaluation.accuracy) == 5 and len(card.evaluation.verdicts) >= 2
+        said = " ".join((card.notes, *card.evaluation.verdicts))
+        assert "20-way 5-shot" in said, f"{path.name}: what adapting them gains ('tinytrain weights gain'), or a note"
 
 
 def test_the_papers_networks_fit_in_float32() -> None:

@@ -60,7 +60,7 @@ def _check_job(config: JobConfig) -> None:
     from tinytrain_dist.verbs.simulate import checked_settings
 
     backbone = config.backbone
-    if backbone.weights not in ("random", "meta_train") and not Path(backbone.weights).exists():
+    if backbone.weights not in ("random", "pretrain", "meta_train") and not Path(backbone.weights).exists():
         config = replace(config, backbone=replace(backbone, weights="random"))
     checked_settings(config)
 

@@ -209,6 +209,18 @@ def test_group_equals_serial_and_survives_a_killed_actor(connection: None, tmp_p
         assert group.run_round("add", shared, [1]) == [(1, 13.0)]
 
 
+def test_a_group_takes_what_its_workers_need(connection: None) -> None:
+    halves = ExecutorSettings(num_workers=3, needs=WorkerNeeds(num_cpus=0.5))
+    with open_worker_group(halves, calls.Adder, 5) as group:
+        assert group.num_workers == 3  # two whole CPUs hold them
+    gpu = ExecutorSettings(needs=WorkerNeeds(num_gpus=1))
+    with (
+        pytest.raises(ClusterError, match=r"too small for one worker: .*GPU: needed 1, available 0"),
+        open_worker_group(gpu, calls.Adder),
+    ):
+        pass
+
+
 def test_a_slot_that_always_kills_is_named_and_not_endless(connection: None) -> None:
     with (
         open_worker_group(TWO, calls.Adder) as group,

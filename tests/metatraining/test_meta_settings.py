@@ -29,6 +29,10 @@ from tinytrain_dist.metatraining.slots import round_slots, validation_slots
         ("domains", ()),
         ("domains", (("emoji", 0.0),)),
         ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("scale", float("inf")),
+        ("gradient_clip", float("inf")),
+        ("domains", (("emoji", float("inf")),)),
     ],
 )
 def test_settings_name_the_key_that_is_wrong(key: str, value: Any) -> None:

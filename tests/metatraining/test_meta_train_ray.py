@@ -7,14 +7,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from processes import below
 
-from tinytrain_dist.backbones.checkpoint import load_checkpoint
+from tinytrain_dist.backbones.card import CheckpointCard
+from tinytrain_dist.backbones.checkpoint import load_checkpoint, save_checkpoint
+from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.execution.settings import ExecutorSettings, cluster
+from tinytrain_dist.metatraining.pretrain_settings import PretrainSettings
+from tinytrain_dist.metatraining.pretraining import pretrain
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.metatraining.stage import TrainingResult
 from tinytrain_dist.metatraining.training import meta_train
@@ -99,7 +104,7 @@ def test_a_worker_that_joins_and_leaves_with_its_node(
     with caplog.at_level(logging.INFO):
         found = train("elastic", ExecutorSettings(), run_logger=operator)
     assert operator.waited_for_worker, "the second worker never got ready"
-    assert "the cluster has 2 CPUs: 2 workers instead of 1" in caplog.text
+    assert "the cluster has room for 2: 2 workers instead of 1" in caplog.text
     assert "1 workers instead of 2" in caplog.text or "a worker died" in caplog.text
     assert_equal(found, wanted)
 
@@ -108,3 +113,21 @@ def test_two_and_four_workers(ray_cluster: Any, train: Train, wanted: TrainingRe
     ray_cluster.add_node(num_cpus=3)
     for workers in (2, 4):
         assert_equal(train(f"workers-{workers}", ExecutorSettings(num_workers=workers)), wanted)
+
+
+def test_two_workers_of_a_pretraining(ray_cluster: Any, data_root: str, tmp_path: Path) -> None:
+    """Views, the teacher's answers and the training itself; runs after the cluster has grown."""
+    teacher = tmp_path / "teacher.safetensors"
+    card = CheckpointCard(initialization="random", resolution=32)
+    save_checkpoint(teacher, build_backbone("mobilenet_v2_w0.2", seed=5), card)
+    settings = PretrainSettings(
+        backbone="mobilenet_v2_w0.1", resolution=32, domains=(("stripes", 1.0),), teacher=str(teacher),
+        teacher_resolution=48, views_per_image=4, epochs=1, batch_size=24, batches_per_round=3, validation_episodes=3,
+        validation_way=3, validation_shot=2, validation_query=2,
+    )  # fmt: skip
+    serial, two = (
+        pretrain(settings, root=tmp_path / executor.kind, executor=executor, roots=[data_root])
+        for executor in (ExecutorSettings(kind="serial"), ExecutorSettings(num_workers=2))
+    )
+    assert serial.num_rounds == 4
+    assert_equal(two, serial)

@@ -43,7 +43,7 @@ def test_times_intervals_pictures_and_a_checkpoint_with_its_card(
     (folder,) = (run / "wandb").glob("offline-run-*")
     found = records(folder)
     text = json.dumps([record for record in found if record["type"] == "history"])
-    for name in ("seconds_on_workers", "seconds_of_step", "seconds_of_validation", "slots_per_second", "loss"):
+    for name in ("seconds_on_workers", "seconds_of_step", "seconds_of_validation", "episodes_per_second", "loss"):
         assert name in text
     assert "validation_half_width/stripes" in text and "validation_accuracy/stripes" in text
     shown = {file.read_bytes() for file in (folder / "files" / "media").rglob("*.png")}

@@ -80,7 +80,7 @@ def test_times_and_half_widths_reach_the_history_for_wandb(training: Path) -> No
     log.save(training)
     found = dict(history(open_training(training)))[9]
     assert found["validation_half_width/emoji"] == 0.02 and found["seconds_of_validation"] == 3.0
-    assert (found["seconds_on_workers"], found["seconds_of_step"], found["slots_per_second"]) == (1.5, 0.1, 5.0)
+    assert (found["seconds_on_workers"], found["seconds_of_step"], found["episodes_per_second"]) == (1.5, 0.1, 5.0)
 
 
 def test_rates_kept_by_an_earlier_version_are_read(training: Path) -> None:

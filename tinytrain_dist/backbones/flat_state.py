@@ -50,15 +50,17 @@ def state_to_flat(backbone: Backbone) -> FlatState:
 @torch.no_grad()
 def flat_to_state(backbone: Backbone, flat: FlatState) -> None:
     """Copy a flat array into the backbone, in the module's own dtype; ``CheckpointError`` on a wrong length."""
-    views = split_flat(backbone.graph, flat)
-    for name, tensor in named_tensors(backbone).items():
-        tensor.copy_(torch.tensor(views[name]))
+    named = named_tensors(backbone)
+    _check_size(backbone.graph, flat)
+    whole = torch.tensor(flat, device=next(iter(named.values())).device)  # one transfer, however many tensors
+    parts = torch.split(whole, [tensor.numel() for tensor in named.values()])
+    for tensor, part in zip(named.values(), parts, strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 def split_flat(graph: LayerGraph, flat: FlatState) -> dict[str, FlatState]:
     """Return name -> view into ``flat``, in the tensor's shape."""
-    if flat.shape != (flat_size(graph),):
-        raise CheckpointError(f"flat weights of shape {flat.shape}; {graph.name} takes ({flat_size(graph)},)")
+    _check_size(graph, flat)
     views, offset = {}, 0
     for name, shape in tensor_shapes(graph).items():
         stop = offset + int(np.prod(shape))
@@ -73,5 +75,11 @@ def join_tensors(graph: LayerGraph, tensors: Mapping[str, Tensor]) -> FlatState:
 
 
 def _join(tensors: Iterable[Tensor]) -> FlatState:
-    parts = [x.to(device="cpu", dtype=torch.float32).contiguous().reshape(-1).numpy() for x in tensors]
-    return np.concatenate(parts)
+    parts = [x.to(dtype=torch.float32).contiguous().reshape(-1) for x in tensors]
+    joined: FlatState = torch.cat(parts).cpu().numpy()
+    return joined
+
+
+def _check_size(graph: LayerGraph, flat: FlatState) -> None:
+    if flat.shape != (flat_size(graph),):
+        raise CheckpointError(f"flat weights of shape {flat.shape}; {graph.name} takes ({flat_size(graph)},)")

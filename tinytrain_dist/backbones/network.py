@@ -57,7 +57,7 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation after normalisation and ReLU6."""
-        if self.training and takes(x):
+        if self.training and type(self.norm) is nn.BatchNorm2d and takes(x):
             return train_unit(x, conv=self.conv, norm=self.norm, layer=self.layer)
         out: Tensor = self.norm(self.conv(x))
         return F.relu6(out) if self.layer.has_activation else out

@@ -24,8 +24,10 @@ Column = npt.NDArray[np.float32]
 
 
 def takes(x: Tensor) -> bool:
-    """Return whether ``train_unit`` is made for tensors such as ``x``."""
-    return torch.is_grad_enabled() and is_compiled(x) and x.is_contiguous(memory_format=torch.channels_last)
+    """Return whether ``train_unit`` is made for tensors such as ``x``, in the precision that is asked for."""
+    if torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled():
+        return False
+    return is_compiled(x) and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def train_unit(x: Tensor, *, conv: nn.Conv2d, norm: nn.BatchNorm2d, layer: ConvLayer) -> Tensor:

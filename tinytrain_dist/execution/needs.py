@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tinytrain_dist.foundation.errors import ConfigError
 
@@ -47,6 +48,14 @@ class WorkerNeeds:
         """Return what is needed, by the scheduler's name."""
         found = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": float(self.memory_bytes or 0)}
         return {name: amount for name, amount in (found | dict(self.resources)).items() if amount > 0}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what is needed, as the options of a remote function or actor."""
+        options: dict[str, Any] = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        if self.memory_bytes is not None:
+            options["memory"] = self.memory_bytes
+        return options | ({"resources": dict(self.resources)} if self.resources else {})
 
     def fitting(self, nodes: Iterable[Mapping[str, float]]) -> int:
         """Return how many workers the nodes hold; a worker never spans two."""

@@ -65,7 +65,7 @@ class RayTaskExecutor:
         import ray
 
         self._ray, self._needs = ray, needs or WorkerNeeds()
-        self._task = ray.remote(max_retries=0, **_options(self._needs))(run_call)
+        self._task = ray.remote(max_retries=0, **self._needs.options)(run_call)
         self._max_workers, self._patience_s = max_workers, patience_s
         self._calls: dict[Any, _Running] = {}
         self._ending: dict[Any, _Running] = {}  # cancelled, waited for by nobody, and perhaps still on a worker
@@ -235,10 +235,3 @@ class RayTaskExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _options(needs: WorkerNeeds) -> dict[str, Any]:
-    options: dict[str, Any] = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus}
-    if needs.memory_bytes is not None:
-        options["memory"] = needs.memory_bytes
-    return options | ({"resources": dict(needs.resources)} if needs.resources else {})

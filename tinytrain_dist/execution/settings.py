@@ -32,7 +32,7 @@ class ExecutorSettings:
         ``host:port`` of a Ray cluster, or ``auto``; None: ``RAY_ADDRESS`` if set, else a cluster of this
         machine that lives as long as the program.
     needs
-        What one worker of independent calls takes of the cluster.
+        What one worker takes of the cluster.
     patience_s
         Seconds a cluster may have no room for a single worker before the program gives up.
     """
@@ -104,6 +104,8 @@ def open_worker_group(
         return
     with (
         _connected(settings),
-        RayActorGroup(factory, *args, num_workers=settings.num_workers, slots_per_call=slots_per_call) as group,
+        RayActorGroup(
+            factory, *args, num_workers=settings.num_workers, slots_per_call=slots_per_call, needs=settings.needs
+        ) as group,
     ):
         yield group

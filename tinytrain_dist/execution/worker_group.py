@@ -3,7 +3,7 @@
 A dead Ray actor is replaced by a new one and its slots go to whoever is free. Ray's own restarts are
 off (``max_restarts=0``): an actor that can never be scheduled again would keep the queue that is fed to
 it. Only an actor that has answered gets slots, so one that waits for a CPU holds up nothing. Between rounds
-actors join and leave as the cluster's CPUs do. A worker with a method ``expect`` is told a call's slots
+actors join and leave as the cluster's nodes do. A worker with a method ``expect`` is told a call's slots
 before the first, so that it can prepare the next one while it computes.
 """
 
@@ -18,14 +18,15 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from tinytrain_dist.execution.executor import describe
-from tinytrain_dist.execution.ray_session import cluster_cpus, require_cpu
+from tinytrain_dist.execution.needs import WorkerNeeds
+from tinytrain_dist.execution.ray_session import node_resources
 from tinytrain_dist.execution.threads import keep_freed_memory, use_one_thread
-from tinytrain_dist.foundation.errors import TooManyFailuresError
+from tinytrain_dist.foundation.errors import ClusterError, TooManyFailuresError
 from tinytrain_dist.foundation.logs import logger
 
 _log = logger(__name__)
 MAX_ATTEMPTS = 3
-NO_CPU_GRACE_S = 10.0
+NO_ROOM_GRACE_S = 10.0
 _POLL_S = 1.0
 
 
@@ -132,14 +133,16 @@ class _Actor:
 
 
 class RayActorGroup(_Closing):
-    """One actor of one CPU per worker, over the Ray connection of this process.
+    """One actor per worker, over the Ray connection of this process.
 
     Parameters
     ----------
     factory, args
         Module-level callable that builds a worker in its actor.
     num_workers
-        Number of actors at most; there are never more than the cluster has CPUs at the start of a round.
+        Number of actors at most; there are never more than the cluster has room for at the start of a round.
+    needs
+        What each actor takes of the cluster.
     slots_per_call
         Slots given to a worker at once; None: a round is cut into about two calls per worker.
     """
@@ -150,18 +153,19 @@ class RayActorGroup(_Closing):
         *args: Any,
         num_workers: int | None = None,
         slots_per_call: int | None = None,
+        needs: WorkerNeeds | None = None,
     ) -> None:
         import ray
 
-        require_cpu()
-        self._ray = ray
-        self._actor_class = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Host)
+        self._ray, self._needs = ray, needs or WorkerNeeds()
+        self._require_room()
+        self._actor_class = ray.remote(max_restarts=0, max_task_retries=0, **self._needs.options)(_Host)
         self._make = factory, args
         self._slots_per_call = slots_per_call
         self._limit = num_workers
         self._actors: list[_Actor] = []
         self._follow_cluster()
-        self._no_cpu_since: float | None = None
+        self._no_room_since: float | None = None
         self._deaths_at_start = 0
 
     @property
@@ -169,12 +173,20 @@ class RayActorGroup(_Closing):
         """Number of actors, starting ones included."""
         return len(self._actors)
 
+    def _room(self) -> int:
+        """Return how many actors the cluster has room for as it is now."""
+        return self._needs.fitting(node_resources())
+
+    def _require_room(self) -> None:
+        if self._room() < 1:
+            raise ClusterError(f"the Ray cluster is too small for one worker: {self._needs.lacking(node_resources())}")
+
     def _follow_cluster(self) -> None:
-        """Start an actor for every new CPU; end those whose CPU is gone, the ones that never answered first."""
-        cpus = max(1, cluster_cpus())
-        wanted = min(self._limit or cpus, cpus)
+        """Start an actor wherever there is new room; end those whose room is gone, unanswering ones first."""
+        room = max(1, self._room())
+        wanted = min(self._limit or room, room)
         if self._actors and wanted != len(self._actors):
-            _log.info("the cluster has %d CPUs: %d workers instead of %d", cpus, wanted, len(self._actors))
+            _log.info("the cluster has room for %d: %d workers instead of %d", room, wanted, len(self._actors))
         self._actors.sort(key=lambda actor: not actor.ready)
         for actor in self._actors[wanted:]:
             self._ray.kill(actor.handle)
@@ -224,7 +236,7 @@ class RayActorGroup(_Closing):
         return deque(list(range(start, min(start + size, num_slots))) for start in range(0, num_slots, size))
 
     def _finished(self) -> list[_Actor]:
-        """Return the actors whose call has ended; raises ``ClusterError`` if there is no CPU left to wait for."""
+        """Return the actors whose call has ended; raises ``ClusterError`` if there is no room left to wait for."""
         busy = {actor.reference: actor for actor in self._actors if actor.reference is not None}
         ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=_POLL_S)
         if not ready:
@@ -263,12 +275,12 @@ class RayActorGroup(_Closing):
 
     def _check_cluster(self) -> None:
         now = time.monotonic()
-        if cluster_cpus() >= 1:
-            self._no_cpu_since = None
-        elif self._no_cpu_since is None:
-            self._no_cpu_since = now
-        elif now - self._no_cpu_since > NO_CPU_GRACE_S:
-            require_cpu()
+        if self._room() >= 1:
+            self._no_room_since = None
+        elif self._no_room_since is None:
+            self._no_room_since = now
+        elif now - self._no_room_since > NO_ROOM_GRACE_S:
+            self._require_room()
 
     def close(self) -> None:
         """End the actors."""

@@ -14,6 +14,7 @@ from tinytrain_dist.backbones.flat_state import FlatState
 from tinytrain_dist.data.images import Pixels
 from tinytrain_dist.data.transforms import Augmentation, apply_augmentation, to_float, to_unit
 from tinytrain_dist.foundation.seeding import generator_of
+from tinytrain_dist.metatraining.compute import Compute
 from tinytrain_dist.metatraining.objectives import Objective
 from tinytrain_dist.metatraining.replica import Replica, SlotResult
 
@@ -33,18 +34,20 @@ class Batch:
 class BatchWorker(Replica):
     """Worker of pre-training."""
 
-    def __init__(self, backbone: str, resolution: int, roots: tuple[str, ...], objective: Objective) -> None:
-        super().__init__(backbone, resolution, roots)
+    def __init__(
+        self, backbone: str, resolution: int, roots: tuple[str, ...], compute: Compute, objective: Objective
+    ) -> None:
+        super().__init__(backbone, resolution, roots, compute)
         self._objective = objective
 
     def learn(self, weights: FlatState, head: FlatState, batch: Batch) -> SlotResult:
         """Return gradient, batch statistics, loss and share of right answers of one batch."""
         self.load_for_training(weights)
-        own_head = torch.tensor(head, requires_grad=True)
-        targets = torch.tensor(batch.targets)
+        own_head = self.head(head)
+        targets = torch.tensor(batch.targets, device=self.device)
         targets = targets.float() if targets.is_floating_point() else targets
         images: Tensor = self.load(batch)
-        loss, right = self._objective.loss(self.backbone(images), own_head, targets)
+        loss, right = self._objective.loss(self.features(images), own_head, targets)
         return self.result(loss=loss, head=own_head, accuracy=right)
 
     def prepare(self, slot: Any) -> Any:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tinytrain_dist.backbones.head import class_means, cosine_logits
-from tinytrain_dist.backbones.network import Backbone
 from tinytrain_dist.data.domain import open_domain
 from tinytrain_dist.data.episodes import Episode, load_episode
 from tinytrain_dist.data.transforms import augment, to_float, to_unit
@@ -28,6 +27,13 @@ class EpisodeTensors:
     labels: Tensor
     way: int
 
+    def to(self, device: torch.device) -> EpisodeTensors:
+        """Return it on a device."""
+        return EpisodeTensors(
+            images=self.images.to(device), support_labels=self.support_labels.to(device),
+            labels=self.labels.to(device), way=self.way,
+        )  # fmt: skip
+
 
 def load_slot(slot: Slot, *, resolution: int, roots: tuple[str, ...] = ()) -> EpisodeTensors:
     """Return the episode of ``slot``, augmented if it says so; domain and decoded images are kept by the process."""
@@ -38,9 +44,8 @@ def load_slot(slot: Slot, *, resolution: int, roots: tuple[str, ...] = ()) -> Ep
     )  # fmt: skip
 
 
-def episode_logits(backbone: Backbone, episode: EpisodeTensors, scale: Tensor) -> Tensor:
-    """Return query logits ``[Q, way]``; support and query pass the network together."""
-    features = backbone(episode.images)  # [S + Q, F]
+def episode_logits(features: Tensor, episode: EpisodeTensors, scale: Tensor) -> Tensor:
+    """Return query logits ``[Q, way]`` from the features ``[S + Q, F]`` of the episode's images."""
     num_support = len(episode.support_labels)
     prototypes = class_means(features[:num_support], episode.support_labels, episode.way)
     return cosine_logits(features[num_support:], prototypes, scale)

@@ -58,7 +58,7 @@ class Objective:
         Source: SEED (Fang et al., ICLR 2021) for the relations; FitNets (Romero et al., ICLR 2015) for the matrix.
         """
         regression = (1 - functional.cosine_similarity(functional.linear(features, matrix), teacher, dim=1)).mean()
-        itself = torch.eye(len(features), dtype=torch.bool)
+        itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
         wanted = (teacher @ teacher.T / self.temperature).masked_fill(itself, -torch.inf)
         found = cosine_logits(features, features, scale).masked_fill(itself, -torch.inf)
         log_wanted, log_found = (logits.log_softmax(1).masked_fill(itself, 0.0) for logits in (wanted, found))

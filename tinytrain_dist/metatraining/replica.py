@@ -13,6 +13,7 @@ from tinytrain_dist.backbones.flat_state import FlatState, flat_to_state, join_t
 from tinytrain_dist.backbones.head import accuracy
 from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.execution.ahead import Ahead
+from tinytrain_dist.metatraining.compute import REFERENCE, Compute
 from tinytrain_dist.metatraining.episode_tensors import EpisodeTensors, episode_logits, load_slot
 from tinytrain_dist.metatraining.slots import Slot
 
@@ -30,12 +31,15 @@ class SlotResult:
         Gradient of the head, float32 [n].
     loss, accuracy
         Of the slot's images.
+    num_slots
+        Episodes, or batches, they are the means of.
     """
 
     update: FlatState
     head_gradient: FlatState
     loss: float
     accuracy: float
+    num_slots: int = 1
 
 
 class Replica:
@@ -47,11 +51,16 @@ class Replica:
         Registered name, and the pixels of its images.
     roots
         Folders with the user's own domains.
+    compute
+        Device and precision; raises ``ConfigError`` if the device is not there.
     """
 
-    def __init__(self, backbone: str, resolution: int, roots: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, backbone: str, resolution: int, roots: tuple[str, ...] = (), compute: Compute = REFERENCE
+    ) -> None:
         self.resolution, self.roots = resolution, roots
-        self.backbone = build_backbone(backbone, resolution=resolution)
+        self._compute, self.device = compute, compute.torch_device()
+        self.backbone = build_backbone(backbone, resolution=resolution).to(self.device)
         self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._ahead: Ahead[Any, Any] = Ahead(self.prepare)
         for layer in self.backbone.graph.layers:
@@ -63,13 +72,24 @@ class Replica:
         flat_to_state(self.backbone, weights)
         self.backbone.train().zero_grad(set_to_none=True)
 
-    def result(self, *, loss: Tensor, head: Tensor, accuracy: float) -> SlotResult:
+    def head(self, values: FlatState) -> Tensor:
+        """Return the head's values on the device, to be differentiated by."""
+        return torch.tensor(values, device=self.device, requires_grad=True)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return float32 features ``[N, F]``, computed in the precision that was asked for."""
+        with self._compute.casting():
+            found: Tensor = self.backbone(images)
+        return found.float()
+
+    def result(self, *, loss: Tensor, head: Tensor, accuracy: float, num_slots: int = 1) -> SlotResult:
         """Differentiate ``loss`` and return everything the learner needs."""
         torch.autograd.backward(loss)
         assert head.grad is not None
         return SlotResult(
-            update=self._update(), head_gradient=head.grad.numpy().copy(), loss=float(loss.detach()), accuracy=accuracy
-        )
+            update=self._update(), head_gradient=head.grad.cpu().numpy().copy(), loss=float(loss.detach()),
+            accuracy=accuracy, num_slots=num_slots,
+        )  # fmt: skip
 
     @torch.inference_mode()
     def evaluate(self, weights: FlatState, slot: Slot) -> float:
@@ -77,15 +97,16 @@ class Replica:
         flat_to_state(self.backbone, weights)
         self.backbone.eval()
         episode: EpisodeTensors = self.load(slot)
-        return accuracy(episode_logits(self.backbone, episode, torch.tensor(1.0)), episode.labels)
+        logits = episode_logits(self.features(episode.images), episode, torch.tensor(1.0, device=self.device))
+        return accuracy(logits, episode.labels)
 
     def expect(self, slots: Sequence[Any]) -> None:
         """Prepare the slots that come next, in this order, while others are computed."""
         self._ahead.expect(slots)
 
     def load(self, slot: Any) -> Any:
-        """Return what ``prepare`` makes of a slot, made ahead if the slot was expected."""
-        return self._ahead.get(slot)
+        """Return what ``prepare`` makes of a slot, made ahead if the slot was expected, on the device."""
+        return self._ahead.get(slot).to(self.device)
 
     def prepare(self, slot: Any) -> Any:
         """Return the tensors of an episode; needs no weights."""

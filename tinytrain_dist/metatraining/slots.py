@@ -22,6 +22,20 @@ class Slot:
     augmentation_seed: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class SlotGroup:
+    """Episodes that pass the network together."""
+
+    slots: tuple[Slot, ...]
+
+
+def grouped(slots: Sequence[Slot], size: int) -> Sequence[Slot] | Sequence[SlotGroup]:
+    """Return the slots, in groups of ``size`` where that is above 1."""
+    if size == 1:
+        return slots
+    return [SlotGroup(slots=tuple(slots[start : start + size])) for start in range(0, len(slots), size)]
+
+
 def round_slots(settings: MetaTrainSettings, domains: Mapping[str, Domain], round_index: int) -> tuple[Slot, ...]:
     """Return the episodes of a training round, from the ``train`` classes."""
     names = _domains_of_round(settings, round_index)

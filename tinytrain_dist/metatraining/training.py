@@ -14,13 +14,14 @@ from tinytrain_dist.data.domain import Domain, open_domain
 from tinytrain_dist.execution.settings import ExecutorSettings, open_worker_group
 from tinytrain_dist.execution.threads import use_one_thread
 from tinytrain_dist.foundation.runlog import RunLogger, SilentRunLogger
+from tinytrain_dist.metatraining.compute import executor_for
 from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
 from tinytrain_dist.metatraining.initialization import InitialWeights, initial_weights
 from tinytrain_dist.metatraining.run_folder import RunFolder
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
-from tinytrain_dist.metatraining.slots import Slot, round_slots
+from tinytrain_dist.metatraining.slots import Slot, SlotGroup, grouped, round_slots
 from tinytrain_dist.metatraining.stage import StageName, TrainingResult
-from tinytrain_dist.metatraining.training_run import TrainingRun, reused_result
+from tinytrain_dist.metatraining.training_run import OnCheckpoint, TrainingRun, reused_result
 from tinytrain_dist.metatraining.validation import Validation
 
 RESULT_VERSION = 2
@@ -40,9 +41,9 @@ class MetaTrainStage:
         self.weights, self.head = initial.weights, np.array([initial.scale], dtype=np.float32)
         self.before, self.teacher = initial.card, ""
 
-    def slots(self, round_index: int) -> Sequence[Slot]:
-        """Return the episodes of a round."""
-        return round_slots(self.settings, self.domains, round_index)
+    def slots(self, round_index: int) -> Sequence[Slot] | Sequence[SlotGroup]:
+        """Return the episodes of a round, in groups where several pass the network together."""
+        return grouped(round_slots(self.settings, self.domains, round_index), self.settings.episodes_per_forward)
 
 
 def meta_train(
@@ -54,6 +55,7 @@ def meta_train(
     run_id: str | None = None,
     run_logger: RunLogger | None = None,
     command: str = "",
+    on_checkpoint: OnCheckpoint | None = None,
 ) -> TrainingResult:
     """Meta-train a backbone, or continue or reuse the run that is there.
 
@@ -67,6 +69,8 @@ def meta_train(
         Folders with the user's own domains.
     command
         Command line, for the checkpoint's card.
+    on_checkpoint
+        Told whenever a checkpoint was written.
 
     Raises
     ------
@@ -85,9 +89,11 @@ def meta_train(
         if folder.finished:
             return reused_result(folder, backbone=settings.backbone)
         stage = MetaTrainStage(settings, domains, initial)
-        run = TrainingRun(stage, validation, folder, run_logger or SilentRunLogger(), command=command)
-        factory_args = (settings.backbone, settings.resolution, tuple(roots))
-        with open_worker_group(executor, EpisodeWorker, *factory_args) as group:
+        run = TrainingRun(
+            stage, validation, folder, run_logger or SilentRunLogger(), command=command, on_checkpoint=on_checkpoint
+        )
+        factory_args = (settings.backbone, settings.resolution, tuple(roots), settings.compute)
+        with open_worker_group(executor_for(settings.compute, executor), EpisodeWorker, *factory_args) as group:
             return run.execute(group, start)
 
 

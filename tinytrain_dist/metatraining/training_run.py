@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
+from pathlib import Path
 
 from tinytrain_dist import __version__
 from tinytrain_dist.backbones.card import CheckpointCard
@@ -14,6 +15,7 @@ from tinytrain_dist.backbones.checkpoint import load_checkpoint, save_checkpoint
 from tinytrain_dist.backbones.flat_state import flat_to_state
 from tinytrain_dist.backbones.network import Backbone, build_backbone
 from tinytrain_dist.execution.worker_group import WorkerGroup
+from tinytrain_dist.foundation.errors import StorageError
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.progress import progress
 from tinytrain_dist.foundation.runlog import RunLogger
@@ -28,6 +30,8 @@ from tinytrain_dist.metatraining.training_card import seconds_so_far, training_c
 from tinytrain_dist.metatraining.validation import Validation, ValidationScore, mean_accuracy
 
 _log = logger(__name__)
+OnCheckpoint = Callable[[Path], None]
+"""Called with the run's folder whenever curves and checkpoint have been written there."""
 
 
 def reused_result(folder: RunFolder, *, backbone: str) -> TrainingResult:
@@ -46,8 +50,9 @@ class TrainingRun:
     """One run in progress: learner, curves, checkpoints, the best weights."""
 
     def __init__(
-        self, stage: Stage, validation: Validation, folder: RunFolder, run_logger: RunLogger, *, command: str
-    ) -> None:
+        self, stage: Stage, validation: Validation, folder: RunFolder, run_logger: RunLogger, *, command: str,
+        on_checkpoint: OnCheckpoint | None = None,
+    ) -> None:  # fmt: skip
         self._stage, self._settings, self._validation = stage, stage.settings, validation
         self._folder, self._run_logger, self._command = folder, run_logger, command
         self._backbone: Backbone = build_backbone(stage.settings.backbone, resolution=stage.settings.resolution)
@@ -55,6 +60,7 @@ class TrainingRun:
             stage.settings, self._backbone.graph, stage.weights, head=stage.head, num_rounds=stage.num_rounds
         )
         self._checkpoints = CheckpointFolder(folder.checkpoints, folder.identity_hash, stage.settings.checkpoints_kept)
+        self._on_checkpoint = on_checkpoint
         self._curves: list[CurveRow] = []
         self._best: Best | None = None
         self._started, self._earlier_s = time.monotonic(), 0.0
@@ -81,8 +87,16 @@ class TrainingRun:
         resumed, self._best = found
         self._earlier_s = seconds_so_far(self._checkpoints.card(resumed), self._stage.before)
         _log.info("%s: continued from the checkpoint of round %d", self._folder.path, resumed)
-        self._curves = [row for row in read_curves(self._folder.curves) if row["round"] < resumed]
+        self._curves = [row for row in self._earlier_curves() if row["round"] < resumed]
         return resumed
+
+    def _earlier_curves(self) -> list[CurveRow]:
+        """Return the rounds recorded so far; weights that are good are continued without a record, too."""
+        try:
+            return read_curves(self._folder.curves)
+        except StorageError as error:
+            _log.warning("the curves start anew: %s", error)
+            return []
 
     @property
     def _stopped(self) -> bool:
@@ -116,7 +130,8 @@ class TrainingRun:
             raise
         worked = time.monotonic()
         row = self._record(results)
-        return row, {"work": worked - start, "step": time.monotonic() - worked, "slots": len(slots)}
+        num_slots = sum(result.num_slots for result in results)
+        return row, {"work": worked - start, "step": time.monotonic() - worked, "slots": num_slots}
 
     def _record(self, results: Sequence[SlotResult]) -> CurveRow:
         """Take the learner's step and append the round to the curves."""
@@ -177,6 +192,8 @@ class TrainingRun:
     def _save(self) -> None:
         write_curves(self._folder.curves, self._curves)
         self._checkpoints.save(self._learner, self._backbone, self._card({}), best=self._best)
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(self._folder.path)
 
     def _finish(
         self, scores: dict[str, ValidationScore], seconds: float, *, num_rounds: int, best_round: int | None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.metatraining.compute import Compute, DeviceName, PrecisionName
 
 OptimizerName = Literal["sgd", "adam"]
 
@@ -48,10 +51,14 @@ class TrainingSettings:
         validations without a better one the training stops (0: never).
     checkpoint_every, checkpoints_kept
         Rounds between two checkpoints, and how many stay. They do not change the result.
+    device, precision
+        Of the workers' networks (``Compute``). Only ``cpu`` and ``fp32`` give the same bits for any workers.
     """
 
     SECTION: ClassVar[str] = "training"
     NOT_DECIDING: ClassVar[tuple[str, ...]] = ("initial_weights", "checkpoint_every", "checkpoints_kept")
+    DECIDING_UNLESS: ClassVar[Mapping[str, object]] = {"device": "cpu", "precision": "fp32"}
+    """Settings that came later: at these values they are as for runs that did not have them, and not named."""
 
     backbone: str = "mobilenet_v2"
     resolution: int = 84
@@ -78,11 +85,16 @@ class TrainingSettings:
     patience: int = 0
     checkpoint_every: int = 50
     checkpoints_kept: int = 3
+    device: DeviceName = "cpu"
+    precision: PrecisionName = "fp32"
 
     def __post_init__(self) -> None:
         if self.optimizer not in get_args(OptimizerName):
             near = nearest(str(self.optimizer), get_args(OptimizerName))
             raise ConfigError(f"{self.SECTION}.optimizer: unknown {self.optimizer!r}; {near}")
+        for key, allowed in (("device", get_args(DeviceName)), ("precision", get_args(PrecisionName))):
+            if (found := getattr(self, key)) not in allowed:
+                raise ConfigError(f"{self.SECTION}.{key}: unknown {found!r}; {nearest(str(found), allowed)}")
         for key in ("checkpoint_every", "checkpoints_kept"):
             self.check(key, low=1)
         for key in ("validation_every", "patience", "weight_decay", "gradient_clip", "final_learning_rate"):
@@ -99,9 +111,9 @@ class TrainingSettings:
 
     def _check_domains(self) -> None:
         names = [name for name, _ in self.domains]
-        if not names or len(set(names)) != len(names) or any(not weight > 0 for _, weight in self.domains):
+        if not names or len(set(names)) != len(names) or any(not 0 < weight < math.inf for _, weight in self.domains):
             raise ConfigError(
-                f"{self.SECTION}.domains: found {list(self.domains)}; allowed: distinct names, weights above 0"
+                f"{self.SECTION}.domains: found {list(self.domains)}; allowed: distinct names, finite weights above 0"
             )
         if both := sorted(set(names) & set(self.validation_domains)):
             raise ConfigError(f"{self.SECTION}.validation_domains: {', '.join(both)} is a source domain; name others")
@@ -109,9 +121,14 @@ class TrainingSettings:
     def check(self, key: str, *, low: float, high: float = float("inf")) -> None:
         """Raise ``ConfigError`` naming ``key`` unless its value is within ``low`` to ``high``."""
         value = getattr(self, key)
-        if not low <= value <= high:
+        if not (low <= value <= high and math.isfinite(value)):
             upper = f" to {high:g}" if high != float("inf") else " or more"
             raise ConfigError(f"{self.SECTION}.{key}: found {value!r}; allowed: {low:g}{upper}")
+
+    @property
+    def compute(self) -> Compute:
+        """Where the workers' networks run."""
+        return Compute(device=self.device, precision=self.precision)
 
     @property
     def validation(self) -> EpisodeSettings:
@@ -127,7 +144,9 @@ class TrainingSettings:
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the final weights, JSON-ready; content hashes replace paths elsewhere."""
         unused = () if self.keep_best or self.patience else _ONLY_VALIDATION
-        return {key: value for key, value in asdict(self).items() if key not in (*self.NOT_DECIDING, *unused)}
+        as_before = [key for key, value in self.DECIDING_UNLESS.items() if getattr(self, key) == value]
+        left_out = {*self.NOT_DECIDING, *unused, *as_before}
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 _ONLY_VALIDATION = (

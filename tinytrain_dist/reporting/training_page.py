@@ -65,7 +65,7 @@ def training_headlines(run: TrainingRun) -> list[str]:
             f"over {score['num_episodes']} episodes (95 % interval)."
         )
     if run.speed:
-        lines.append(f"Median speed: {float(np.median(list(run.speed.values()))):.3g} {_slots(run)} per second.")
+        lines.append(f"Median speed: {float(np.median(list(run.speed.values()))):.3g} {run.slots} per second.")
     return lines
 
 
@@ -78,7 +78,7 @@ def training_document(run: TrainingRun) -> dict[str, Any]:
         for name, word, axis, scale in _SERIES
     ]
     charts.append(
-        {"name": "speed", "word": f"{_slots(run)} per second", "axis": f"{_slots(run)} per second (on this machine)",
+        {"name": "speed", "word": f"{run.slots} per second", "axis": f"{run.slots} per second (on this machine)",
          "log": False} | thinned(list(run.speed), list(run.speed.values()))
     )  # fmt: skip
     found: dict[str, list[list[float]]] = {}
@@ -117,7 +117,3 @@ def _planned_rounds(run: TrainingRun) -> int | None:
 
 def _mean(rows: Sequence[Any], name: str) -> float:
     return float(np.mean([row[name] for row in rows]))
-
-
-def _slots(run: TrainingRun) -> str:
-    return "episodes" if run.kind == "meta_train" else "batches"

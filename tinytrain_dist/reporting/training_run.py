@@ -37,6 +37,11 @@ class TrainingRun:
         return str(self.record["kind"])
 
     @property
+    def slots(self) -> str:
+        """Return what its rounds are counted in: ``episodes`` or ``batches``."""
+        return "episodes" if self.kind == "meta_train" else "batches"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Return the settings it was made with."""
         found = self.record.get("settings")

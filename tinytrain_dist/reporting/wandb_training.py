@@ -7,6 +7,7 @@ from typing import Any
 
 from tinytrain_dist.foundation.hashing import content_hash
 from tinytrain_dist.reporting.page import PAGE_NAME
+from tinytrain_dist.reporting.training_log import RATE
 from tinytrain_dist.reporting.training_page import write_training_page
 from tinytrain_dist.reporting.training_run import TrainingRun
 from tinytrain_dist.reporting.wandb_artifacts import Checkpoint, checkpoint_artifact
@@ -48,11 +49,12 @@ def log_training_to_wandb(
 def history(run: TrainingRun) -> list[tuple[int, dict[str, float]]]:
     """Return (round, figures) of at most ``MAX_STEPS`` rounds."""
     step = max(1, -(-len(run.curves) // MAX_STEPS))
+    rate = f"{run.slots}_per_second"
     rows = []
     for row in [*run.curves[:-1:step], *run.curves[-1:]]:
         figures = {name: float(row[name]) for name in ("loss", "accuracy", "learning_rate", "head_scale")}
         figures |= {f"validation_accuracy/{k}": v for k, v in (row["validation_accuracy"] or {}).items()}
-        figures |= run.figures.get(row["round"], {})
+        figures |= {rate if name == RATE else name: value for name, value in run.figures.get(row["round"], {}).items()}
         rows.append((row["round"], figures))
     return rows
 

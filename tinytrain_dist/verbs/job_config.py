@@ -42,7 +42,10 @@ class EpisodesConfig:
 
 @dataclass
 class BackboneConfig:
-    """Network and initial weights: a checkpoint file, ``shipped`` (the package's), ``random``, or ``meta_train``."""
+    """Network and initial weights: a checkpoint file, ``shipped`` (the package's), ``random``, or a stage.
+
+    The stages are ``pretrain`` and ``meta_train``: they run first, or what they left is reused.
+    """
 
     name: str = "mcunet"
     resolution: int = 84
@@ -166,7 +169,11 @@ class WandbConfig:
 
 @dataclass
 class TrainingConfig:
-    """What every stage of training takes; ``initial_weights`` is a checkpoint file or null (random)."""
+    """What every stage of training takes; ``initial_weights`` is a checkpoint file or null (random).
+
+    ``device=cuda`` gives every worker a GPU (a share of one by ``executor.num_gpus=0.5``), ``precision=bf16`` computes
+    in mixed precision; both make other weights than the reference, ``cpu`` and ``fp32``.
+    """
 
     domains: list[str] = field(default_factory=lambda: ["emoji", "icons"])
     domain_weights: list[float] | None = None
@@ -191,6 +198,8 @@ class TrainingConfig:
     patience: int = 0
     checkpoint_every: int = 50
     checkpoints_kept: int = 3
+    device: str = "cpu"
+    precision: str = "fp32"
 
 
 @dataclass
@@ -199,11 +208,13 @@ class MetaTrainConfig(TrainingConfig):
 
     ``domain_weights`` null draws every domain equally often; ``initial_weights`` may also be ``shipped`` or
     ``pretrain`` (run that stage first); ``way``, ``shot`` and ``query`` are the smallest and largest value of an
-    episode.
+    episode. ``episodes_per_forward`` of a round's episodes pass the network together, each normalised by its own
+    images.
     """
 
     num_episodes: int = 2000
     episodes_per_round: int = 8
+    episodes_per_forward: int = 1
     way: list[int] = field(default_factory=lambda: [5, 5])
     shot: list[int] = field(default_factory=lambda: [1, 5])
     query: list[int] = field(default_factory=lambda: [15, 15])
@@ -233,9 +244,15 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass
 class JobConfig:
-    """All sections; a verb uses those it needs."""
+    """All sections; a verb uses those it needs.
+
+    ``initialization`` is ``random``, ``pretrained`` or ``meta_trained``: the stage that makes such weights takes the
+    place of one named by ``backbone.weights``, and a file named there must be what is asked for; null: as
+    ``backbone.weights`` says.
+    """
 
     experiment: str | None = None
+    initialization: str | None = None
     seed: int = 0
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)

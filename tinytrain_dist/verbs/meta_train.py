@@ -13,13 +13,12 @@ from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.metatraining.episode_pictures import save_episode_pictures
 from tinytrain_dist.metatraining.stage import TrainingResult
 from tinytrain_dist.metatraining.training import meta_train
-from tinytrain_dist.reporting.training_log import TrainingLog
 from tinytrain_dist.verbs.compose import command_line, compose_job, output_root
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
 from tinytrain_dist.verbs.pretrain import run_pretraining
 from tinytrain_dist.verbs.settings_of import executor_settings, meta_train_settings, pretrain_settings
-from tinytrain_dist.verbs.training_outputs import publish_training
+from tinytrain_dist.verbs.training_outputs import TrainingOutputs
 from tinytrain_dist.verbs.training_words import say_result
 
 SECTIONS = ("seed", "run", "data", "backbone", "pretrain", "meta_train", "executor", "wandb")
@@ -51,7 +50,7 @@ def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: st
         settings = replace(settings, initial_weights=str(before.weights_path))
     elif settings.initial_weights == SHIPPED:
         settings = replace(settings, initial_weights=str(shipped_path(settings.backbone)))
-    heard = TrainingLog()
+    outputs = TrainingOutputs()
     result = meta_train(
         settings,
         root=root,
@@ -59,10 +58,11 @@ def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: st
         roots=tuple(config.data.roots),
         executor=executor_settings(config.executor),
         command=command,
-        run_logger=heard,
+        run_logger=outputs.heard,
+        on_checkpoint=outputs.keep,
     )
     say_result(result, settings)
     if not result.reused:
         save_episode_pictures(settings, result.run_folder, roots=tuple(config.data.roots))
-    say(f"page: {publish_training(config, result, heard)}")
+    say(f"page: {outputs.publish(config, result)}")
     return result

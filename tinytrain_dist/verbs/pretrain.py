@@ -10,12 +10,11 @@ from tinytrain_dist.foundation.logs import start_logging
 from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.metatraining.pretraining import pretrain
 from tinytrain_dist.metatraining.stage import TrainingResult
-from tinytrain_dist.reporting.training_log import TrainingLog
 from tinytrain_dist.verbs.compose import command_line, compose_job, output_root
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
 from tinytrain_dist.verbs.settings_of import executor_settings, pretrain_settings
-from tinytrain_dist.verbs.training_outputs import publish_training
+from tinytrain_dist.verbs.training_outputs import TrainingOutputs
 from tinytrain_dist.verbs.training_words import say_result
 
 SECTIONS = ("seed", "run", "data", "backbone", "pretrain", "executor", "wandb")
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> ExitCode:
 def run_pretraining(config: JobConfig, *, root: Path, command: str, run_id: str | None = None) -> TrainingResult:
     """Run (or reuse) the pre-training of ``config`` and say what it reached on held-out classes."""
     settings = pretrain_settings(config)
-    heard = TrainingLog()
+    outputs = TrainingOutputs()
     result = pretrain(
         settings,
         root=root,
@@ -47,8 +46,9 @@ def run_pretraining(config: JobConfig, *, root: Path, command: str, run_id: str 
         roots=tuple(config.data.roots),
         executor=executor_settings(config.executor),
         command=command,
-        run_logger=heard,
+        run_logger=outputs.heard,
+        on_checkpoint=outputs.keep,
     )
     say_result(result, settings)
-    say(f"page: {publish_training(config, result, heard)}")
+    say(f"page: {outputs.publish(config, result)}")
     return result

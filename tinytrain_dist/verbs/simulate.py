@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.foundation.logs import start_logging
-from tinytrain_dist.foundation.paths import local_path, make_folder
+from tinytrain_dist.foundation.paths import make_folder
 from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.foundation.storage import open_storage
 from tinytrain_dist.reporting.comparison import comparison_table
@@ -24,19 +23,16 @@ from tinytrain_dist.simulation.rate_search import search_rate
 from tinytrain_dist.simulation.run_document import RATE_SEARCH
 from tinytrain_dist.simulation.settings import SimulationSettings
 from tinytrain_dist.verbs.compose import command_line, compose_job, config_document, output_location
+from tinytrain_dist.verbs.initialization import STAGES, check_stage, given_weights, initial_weights, weights_word
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
 from tinytrain_dist.verbs.settings_of import (
     AUTO,
     executor_settings,
-    meta_train_settings,
     rate_grid,
     simulation_settings,
     wandb_mode,
 )
-
-RANDOM, META_TRAIN = "random", "meta_train"
-"""Values of ``backbone.weights`` that name no file."""
 
 
 def main(argv: list[str]) -> ExitCode:
@@ -90,10 +86,10 @@ def _check_place(config: JobConfig, root: str) -> None:
         make_folder(Path(root))
         return
     for key, value in {
-        "backbone.weights": config.backbone.weights,
+        "backbone.weights": weights_word(config),
         "finetune.learning_rate": config.finetune.learning_rate,
     }.items():
-        if value in (META_TRAIN, AUTO):
+        if value in (*STAGES, AUTO):
             raise ConfigError(
                 f"{key}: found {value!r}; its stage writes into a local folder, run.root is {root}: run it with a "
                 f"local run.root first and give what it found"
@@ -108,8 +104,7 @@ def checked_settings(config: JobConfig) -> SimulationSettings:
     if (grid := rate_grid(config)) is not None:
         grid.check(settings)
         plan_run(grid.trial(settings, rate=grid.rates[0]))
-    if config.backbone.weights == META_TRAIN:
-        meta_train_settings(config)
+    check_stage(config)
     return settings
 
 
@@ -125,24 +120,6 @@ def with_searched_rate(
     say(f"learning rate {choice.rate:g}, best on valid classes of {' and '.join(choice.grid.domains)} ({scores})")
     finetune = replace(settings.finetune, learning_rate=choice.rate)
     return replace(settings, finetune=finetune), {RATE_SEARCH: choice.document()}
-
-
-def given_weights(config: JobConfig) -> Path | None:
-    """Return the checkpoint file the configuration names, ``None`` where it names a way to make one."""
-    if config.backbone.weights in (RANDOM, META_TRAIN):
-        return None
-    if config.backbone.weights == SHIPPED:
-        return shipped_path(config.backbone.name)
-    return local_path(config.backbone.weights, what="backbone.weights")
-
-
-def initial_weights(config: JobConfig, *, root: str | Path, command: str) -> Path | None:
-    """Return the checkpoint to start from; ``meta_train`` runs (or reuses) that stage, ``random`` is ``None``."""
-    if config.backbone.weights == META_TRAIN:
-        from tinytrain_dist.verbs.meta_train import run_meta_training
-
-        return run_meta_training(config, root=Path(root), command=command).weights_path
-    return given_weights(config)
 
 
 def say_what_ran(result: SimulationResult) -> None:

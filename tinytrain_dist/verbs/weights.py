@@ -1,4 +1,4 @@
-"""``tinytrain weights list | card | check | evaluate | import``: checkpoints with their cards."""
+"""``tinytrain weights list | card | check | evaluate | gain | import``: checkpoints with their cards."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tinytrain_dist.foundation.paths import local_path
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
 from tinytrain_dist.verbs.weights_card import show_card
 from tinytrain_dist.verbs.weights_evaluate import evaluate_weights
+from tinytrain_dist.verbs.weights_gain import put_gain
 
 _HELP = """usage: tinytrain weights ACTION [options]
 
@@ -29,6 +30,7 @@ actions:
   card FILE_OR_BACKBONE                         all a checkpoint's card says; a backbone's name: the shipped one
   check FILE [--backbone NAME]                  read everything and say whether it can be used
   evaluate FILE [--episodes N] [--out FILE]     measure it on unseen domains and write the figures into its card
+  gain FILE RUN                                 write what tinytrain gained from it in a simulation into its card
   import FILE --backbone NAME --out FILE        convert a file of another project
 
 example:
@@ -40,7 +42,8 @@ example:
 def main(argv: list[str]) -> ExitCode:
     """Run one action of the verb."""
     actions: dict[str, Callable[[list[str]], ExitCode]] = {
-        "list": _list, "card": show_card, "check": _check, "evaluate": evaluate_weights, "import": _import,
+        "list": _list, "card": show_card, "check": _check, "evaluate": evaluate_weights, "gain": put_gain,
+        "import": _import,
     }  # fmt: skip
     if not argv or argv[0] in ("--help", "-h"):
         print(_HELP)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core import multiarray
 
+from tinytrain_dist.foundation.array_pickles import STAND_INS, StoredArray, StoredDtype, plain
 from tinytrain_dist.foundation.errors import CheckpointError
 
 MAX_UNPACKED_BYTES = 256 * 1024**2
 _PLAIN_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """How every file of ``torch.save`` before PyTorch 1.6 starts: a pickled constant."""
 
-# what rebuilds a NumPy array or scalar, under the names NumPy 1 and NumPy 2 pickle them by; nothing else
 _ALLOWED: list[Any] = [
-    *((multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *((multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(code)) for code in ("i1", "u1", "i2", "i4", "i8", "f4", "f8")),
+    *((found, f"{module}.{name}") for (module, name), found in STAND_INS.items()),
+    *((kind, f"{kind.__module__}.{kind.__name__}") for kind in (StoredArray, StoredDtype)),  # whose state may be set
 ]
 
 
@@ -44,12 +40,11 @@ def unpickle_restricted(data: bytes, *, where: str) -> Any:
         _check_archive(data, where)
     try:
         with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return plain(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except Exception as exc:  # a damaged pickle may raise anything; nothing of it has run
-        reason = str(exc).splitlines()[-1] if str(exc) else type(exc).__name__
-        for line in str(exc).splitlines():
-            if "Unsupported" in line:
-                reason = line.strip()
+        inner = exc.__context__ if isinstance(exc.__context__, pickle.UnpicklingError) else exc  # torch adds advice
+        lines = [line.strip() for line in str(inner).splitlines()] or [type(exc).__name__]
+        reason = next((line for line in lines if "Unsupported" in line), lines[-1])
         raise CheckpointError(f"{where}: refused by the restricted loader: {reason}") from exc
 
 

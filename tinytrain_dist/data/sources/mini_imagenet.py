@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy._core import multiarray, numeric
 from PIL import Image
 
 from tinytrain_dist.data.image_table import SPLIT_ALIASES, ImageTable, Split, binary_column
 from tinytrain_dist.data.sources import SOURCES
+from tinytrain_dist.foundation.array_pickles import STAND_INS, plain
 from tinytrain_dist.foundation.errors import DataError
 
 MAX_FILE_BYTES = 8 * 1024**3
@@ -31,20 +31,7 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("_codecs", "encode"): _latin1,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    **{
-        (f"numpy.{core}.{module}", name): found
-        for core in ("core", "_core")
-        for module, name, found in (
-            ("multiarray", "_reconstruct", multiarray._reconstruct),
-            ("multiarray", "scalar", multiarray.scalar),
-            ("numeric", "_frombuffer", vars(numeric)["_frombuffer"]),
-        )
-    },
-}
+_ALLOWED: dict[tuple[str, str], Any] = {("_codecs", "encode"): _latin1} | STAND_INS
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -100,7 +87,7 @@ def _opened(file: Path) -> tuple[Any, dict[str, list[int]]]:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{file}: more than {MAX_FILE_BYTES} bytes")
         with file.open("rb") as stream:
-            raw = _ArraysOnly(stream, encoding="latin1").load()
+            raw = plain(_ArraysOnly(stream, encoding="latin1").load())
     except OSError as exc:
         raise DataError(f"{file}: cannot be read: {exc.strerror or exc}") from exc
     except DataError:

@@ -1,0 +1,66 @@
+"""``initialization`` and ``backbone.weights``: the checkpoint a simulation starts from, given or made first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinytrain_dist.backbones.card import read_card
+from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
+from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.foundation.paths import local_path
+from tinytrain_dist.verbs.job_config import JobConfig
+from tinytrain_dist.verbs.settings_of import meta_train_settings, pretrain_settings
+
+RANDOM, PRETRAIN, META_TRAIN = "random", "pretrain", "meta_train"
+MADE: dict[str, str] = {"random": RANDOM, "pretrained": PRETRAIN, "meta_trained": META_TRAIN}
+"""Initialization -> the value of ``backbone.weights`` that names no file but what makes it."""
+STAGES = (PRETRAIN, META_TRAIN)
+
+
+def weights_word(config: JobConfig) -> str:
+    """Return what ``backbone.weights`` amounts to: ``initialization``, where given, takes the place of a stage."""
+    asked = config.initialization
+    if asked is None:
+        return config.backbone.weights
+    if asked not in MADE:
+        raise ConfigError(f"initialization: unknown {asked!r}; {nearest(asked, MADE)}")
+    return MADE[asked] if config.backbone.weights in MADE.values() else config.backbone.weights
+
+
+def given_weights(config: JobConfig) -> Path | None:
+    """Return the checkpoint file the configuration names, ``None`` where it names a way to make one.
+
+    Raises ``ConfigError`` where its card says another initialization than was asked for.
+    """
+    word = weights_word(config)
+    if word in MADE.values():
+        return None
+    path = shipped_path(config.backbone.name) if word == SHIPPED else local_path(word, what="backbone.weights")
+    if config.initialization is not None and (found := read_card(path).initialization) != config.initialization:
+        raise ConfigError(
+            f"initialization: found {config.initialization}, but backbone.weights={config.backbone.weights} is "
+            f"{found}; leave initialization out, or name weights that are {config.initialization}"
+        )
+    return path
+
+
+def check_stage(config: JobConfig) -> None:
+    """Raise for what is wrong with the settings of the stage that makes the weights."""
+    if weights_word(config) == PRETRAIN:
+        pretrain_settings(config)
+    elif weights_word(config) == META_TRAIN:
+        meta_train_settings(config)
+
+
+def initial_weights(config: JobConfig, *, root: str | Path, command: str) -> Path | None:
+    """Return the checkpoint to start from, made (or reused) where that is asked for; ``None``: random weights."""
+    word = weights_word(config)
+    if word == PRETRAIN:
+        from tinytrain_dist.verbs.pretrain import run_pretraining
+
+        return run_pretraining(config, root=Path(root), command=command).weights_path
+    if word == META_TRAIN:
+        from tinytrain_dist.verbs.meta_train import run_meta_training
+
+        return run_meta_training(config, root=Path(root), command=command).weights_path
+    return given_weights(config)
