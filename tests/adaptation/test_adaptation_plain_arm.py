@@ -38,7 +38,14 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("name, mode", [*((name, "reference") for name in PLANS), ("halves of every kind", "fast")])
+@pytest.mark.parametrize(
+    "name, mode",
+    [
+        *(pytest.param(name, "reference", marks=pytest.mark.slow) for name in PLANS if name != "halves of every kind"),
+        ("halves of every kind", "reference"),
+        ("halves of every kind", "fast"),
+    ],
+)
 def test_forty_steps_of_adam_in_float64(name: str, mode: str) -> None:
     settings = FineTuneSettings(iterations=40, mode=mode)  # type: ignore[arg-type]
     backbone = tiny_backbone()

@@ -34,6 +34,7 @@ def is_executed(call: Call) -> bool:
     return not actions or (len(call.words) > 2 and call.words[2] in actions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_the_commands_of_a_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = [block for block in blocks(page) if block.language in COMMANDS]
