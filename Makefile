@@ -43,6 +43,10 @@ $(WEIGHTS:%=weights-%): weights-%: teacher
 	  pretrain.epochs=$(or $(EPOCHS_$*),$(EPOCHS_others)) run.id=shipped-$* $(ARGS)
 	$(BIN)/tinytrain weights evaluate runs/shipped-$*/weights.safetensors --episodes 200 \
 	  --teacher efficientnet_lite0_wheel --licence Apache-2.0 --out $(SHIPPED)/$*.safetensors
+	$(BIN)/tinytrain simulate experiment=unseen_20way backbone.name=$* backbone.weights=$(SHIPPED)/$*.safetensors \
+	  "methods=[none,tinytrain]" finetune.mode=fast finetune.learning_rate=auto "rate_search.rates=[1e-3,3e-3,1e-2]" \
+	  rate_search.num_tasks=4 run.id=gain-$* $(ARGS)
+	$(BIN)/tinytrain weights gain $(SHIPPED)/$*.safetensors runs/gain-$*
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

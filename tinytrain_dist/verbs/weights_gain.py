@@ -36,7 +36,7 @@ def put_gain(argv: list[str]) -> ExitCode:
     found, run = load_checkpoint(path), open_run(options.run)
     if found.card.evaluation is None:
         raise ConfigError(f"{path}: its card holds no evaluation yet; 'tinytrain weights evaluate {path}' makes one")
-    verdict = f"{_START}, {_shape(run)}: {_in_words(_gains(run, found.hash, path))}"
+    verdict = f"{_START}, {_shape(run)}, {_tuning(run)}: {_in_words(_gains(run, found.hash, path))}"
     others = tuple(text for text in found.card.evaluation.verdicts if not text.startswith(_START))
     evaluation = found.card.evaluation.model_copy(update={"verdicts": (*others, verdict)})
     save_with_card(found, path, found.card.model_copy(update={"evaluation": evaluation}))
@@ -65,6 +65,16 @@ def _shape(run: RunResults) -> str:
     if episodes.get("sampler", "fixed") != "fixed":
         return f"tasks of the sampler {episodes['sampler']}"
     return f"{episodes.get('way')}-way {episodes.get('shot')}-shot"
+
+
+def _tuning(run: RunResults) -> str:
+    """Return in words what a gain depends on most: iterations and learning rate, and how that was chosen."""
+    asked, search = run.config.get("finetune", {}), run.record.get("learning_rate_search")
+    rate = f"rate {asked.get('learning_rate')}"
+    if isinstance(search, dict):
+        rates = ", ".join(f"{tried:g}" for tried in search["grid"]["rates"])
+        rate = f"rate {search['rate']:g} of {rates} by classes held out of the source domains"
+    return f"{asked.get('iterations')} iterations at {rate}"
 
 
 def _in_words(gains: Mapping[str, ValidationScore]) -> str:
