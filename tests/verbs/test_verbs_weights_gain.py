@@ -35,7 +35,8 @@ def test_the_gain_of_a_run_stands_on_the_card_once(tmp_path: Path, capsys: pytes
     found = load_checkpoint(file)
     assert found.hash == before and found.card.evaluation is not None
     first, verdict = found.card.evaluation.verdicts
-    assert first == "first" and verdict.startswith("tinytrain over no update, 3-way 2-shot, 4 iterations at rate 0.001: ")
+    assert first == "first"
+    assert verdict.startswith("tinytrain over no update, 3-way 2-shot, 4 iterations at rate 0.001: ")
     rows = open_run(tmp_path / "gain").select(
         "SELECT domain, task_id, method, avg(accuracy_after) AS share FROM rows GROUP BY ALL"
     )
