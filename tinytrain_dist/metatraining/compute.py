@@ -17,7 +17,9 @@ PrecisionName = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Attributes
+    """Where and how exactly a worker computes.
+
+    Attributes
     ----------
     device
         ``cpu``, or ``cuda``: the GPU that the worker's process sees first.
