@@ -180,11 +180,16 @@ def test_without_fisher_information_open_cells_are_untold(folder: Path, tmp_path
 def test_an_unfinished_run_shows_the_shards_that_count(folder: Path, tmp_path: Path) -> None:
     unfinished = tmp_path / "run"
     unfinished.mkdir()
-    for name in ("shards", "plans", "journal", "manifest.json", "run.json"):
+    for name in ("shards", "plans", "journal", "manifest.json"):
         (unfinished / name).symlink_to(folder / name)
+    record = json.loads((folder / "run.json").read_text())
+    (unfinished / "run.json").write_text(json.dumps(record))
+    bereft = read_run(unfinished)
+    assert bereft.exit_code == ExitCode.PARTIAL and "result files are gone" in bereft.notes[0]
+    (unfinished / "run.json").write_text(json.dumps(record | {"status": "running"}))
     reading = read_run(unfinished)
     assert reading.exit_code == ExitCode.PARTIAL and "unfinished: 4 of 4 tasks" in reading.notes[0]
-    assert reading.run.num_rows == pq.read_table(folder / "results").num_rows
+    assert reading.run.num_rows == bereft.run.num_rows == pq.read_table(folder / "results").num_rows
     finished = read_run(folder)
     assert finished.exit_code == ExitCode.DONE and finished.notes == []
     assert comparison_table(reading.run) == comparison_table(finished.run)
