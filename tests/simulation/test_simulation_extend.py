@@ -23,6 +23,7 @@ from tinytrain_dist.simulation.reuse import read_stored
 from tinytrain_dist.simulation.row_hash import added, hash_of_sum, result_hash, rows_digest
 from tinytrain_dist.simulation.settings import DispatchSettings
 from tinytrain_dist.simulation.shard_files import read_rows
+from tinytrain_dist.simulation.status import RunStatus
 from tinytrain_dist.simulation.store import RunStore, Sources
 
 ONE = {"domains": ("signs",), "num_tasks": 2, "dispatch": chunks_of(0.001)}
@@ -179,4 +180,20 @@ def test_the_status_file_says_how_far_it_is(tmp_path: Path) -> None:
         3,
     )
     assert (found["failed"], found["in_flight"], found["workers"]) == (0, 0, 1) and found["units_per_s"] > 0
-    assert found["elapsed_s"] >= 0
+    assert 0 < found["busy_s"] <= found["worker_s"] <= found["elapsed_s"] + 0.001  # one worker
+    assert found["lost_share"] == pytest.approx(1 - found["busy_s"] / found["worker_s"], abs=0.02)  # milliseconds
+
+
+def test_the_time_of_workers_follows_their_number(tmp_path: Path) -> None:
+    now = [100.0]
+    status = RunStatus(open_storage(tmp_path), total=4, cached=0, clock=lambda: now[0])
+    assert status.document("running")["lost_share"] is None
+    for workers, seconds in ((2, 3.0), (4, 5.0), (0, 1.0), (1, 2.0)):  # after three seconds, two become four, and so on
+        status.count_workers(workers)
+        now[0] += seconds
+    status.count_workers(1)
+    status.add(tasks=3, rows=3, failed=0, seconds=20.0)
+    status.add(tasks=1, rows=1, failed=1)  # nobody knows how long that which died had been at it
+    now[0] += 50.0  # tables are made: nobody counts
+    found = status.document("finished")
+    assert (found["worker_s"], found["busy_s"], found["lost_share"]) == (28.0, 20.0, round(1 - 20 / 28, 4))

@@ -87,6 +87,7 @@ class Computation:
             chunk_seconds=dispatch.chunk_seconds,
         )  # fmt: skip
         dispatcher = Dispatcher(workers, backlog, submit=submit, settings=dispatch, say=self._run_log.say)
+        self._status.count_workers(workers.num_workers)
         for finished in dispatcher.run():
             if finished is not None:
                 self.enter(finished)
@@ -99,7 +100,7 @@ class Computation:
             self._committed = now
         status = self._status
         status.retried, status.in_flight = dispatcher.retried, dispatcher.num_in_flight
-        status.workers = workers.num_workers
+        status.count_workers(workers.num_workers)
         status.write()
         self._run_log.keep_up(status)
 
@@ -120,7 +121,8 @@ class Computation:
         _check_record(record, finished.chunk)
         self._note_machine(finished.computed_on)
         if self._store.add(record):
-            self._status.add(tasks=record.num_tasks, rows=record.rows, failed=record.failed_tasks)
+            tasks, rows, failed = record.num_tasks, record.rows, record.failed_tasks
+            self._status.add(tasks=tasks, rows=rows, failed=failed, seconds=finished.seconds)
         self._check_budget()
 
     def _note_machine(self, found: str) -> None:

@@ -44,12 +44,13 @@ class ChunkReport:
 
 @dataclass(frozen=True)
 class Finished:
-    """A chunk's shard, or the last failure of a chunk of one task."""
+    """A chunk's shard and the seconds its tasks took, or the last failure of a chunk of one task."""
 
     chunk: Chunk
     record: ShardRecord | None
     failure: Failure | None
     computed_on: str = ""
+    seconds: float = 0.0
 
 
 class Submit(Protocol):
@@ -175,7 +176,7 @@ class Dispatcher:
             self._troubles = 0
             seconds, group = outcome.value.seconds, (chunk.domain, chunk.cells)
             self._backlog.rates.observe(group, seconds=seconds, num_tasks=chunk.num_tasks)
-            yield Finished(chunk, outcome.value.record, None, outcome.value.computed_on)
+            yield Finished(chunk, outcome.value.record, None, outcome.value.computed_on, seconds)
         elif not flight.tickets:
             yield from self._blame(chunk, outcome.failure, outcome.progress)
 

@@ -142,7 +142,8 @@ class RunLog:
 
 
 _PROGRESS = (
-    "total", "done", "cached", "failed", "retried", "in_flight", "workers", "units_per_s", "rows_per_s", "eta_s",
+    "total", "done", "cached", "failed", "retried", "in_flight", "workers", "worker_s", "busy_s", "lost_share",
+    "units_per_s", "rows_per_s", "eta_s",
 )  # fmt: skip
 
 

@@ -26,7 +26,9 @@ MEMORY_S = 60.0
 class RunStatus:
     """Counts of one command. A unit is a task; ``cached`` ones were there before.
 
-    ``clock`` is monotonic: a wall clock that jumps changes no duration.
+    ``clock`` is monotonic: a wall clock that jumps changes no duration. Of the time workers were there for,
+    ``worker_s``, the tasks that counted took ``busy_s``: what is between them went to dispatch, to reading and
+    writing, to waiting, to copies that came second and to what died; while the run goes on, to chunks in flight too.
     """
 
     storage: Storage
@@ -40,16 +42,26 @@ class RunStatus:
     retried: int = 0
     in_flight: int = 0
     workers: int = 0
+    busy_s: float = 0.0
+    worker_s: float = 0.0
     _start: float = field(init=False)
+    _counted: float = field(init=False)
     _written: float = field(default=float("-inf"), init=False)
     _marks: deque[tuple[float, int, int]] = field(default_factory=deque, init=False)
 
     def __post_init__(self) -> None:
-        self._start = self.clock()
+        self._start = self._counted = self.clock()
         self._marks.append((self._start, 0, 0))
 
-    def add(self, *, tasks: int, rows: int, failed: int) -> None:
-        """Count a finished chunk."""
+    def count_workers(self, number: int) -> None:
+        """Say how many workers there are from now on; to be called often while there is work."""
+        now = self.clock()
+        self.worker_s += self.workers * (now - self._counted)
+        self.workers, self._counted = number, now
+
+    def add(self, *, tasks: int, rows: int, failed: int, seconds: float = 0.0) -> None:
+        """Count a finished chunk whose tasks took ``seconds``."""
+        self.busy_s += seconds
         self.done, self.rows, self.failed = self.done + tasks, self.rows + rows, self.failed + failed
         now = self.clock()
         if now - self._marks[-1][0] >= EVERY_S:
@@ -80,6 +92,9 @@ class RunStatus:
             "retried": self.retried,
             "in_flight": self.in_flight,
             "workers": self.workers,
+            "worker_s": round(self.worker_s, 3),
+            "busy_s": round(self.busy_s, 3),
+            "lost_share": round(1 - self.busy_s / self.worker_s, 4) if self.worker_s > 0 else None,
             "units_per_s": round(units, 3),
             "rows_per_s": round(rows, 3),
             "eta_s": round(left / units, 1) if units > 0 else None,
