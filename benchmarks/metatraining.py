@@ -153,6 +153,14 @@ class Ours:
             for index in range(first, first + count)
         ]
 
+    def alone(self, group: WorkerGroup, count: int) -> float:
+        """Return the seconds of ``count`` workers for a call each of ``num_episodes``: no learner, no rounds."""
+        shared = [self.learner.weights, self.learner.head]
+        slots = self.slots(0, self.num_episodes) * count
+        start = time.perf_counter()
+        group.run_round("timed", shared, slots)
+        return time.perf_counter() - start
+
     def rounds(self, group: WorkerGroup) -> list[float]:
         """Train ``num_episodes`` in rounds of ``K``; returns the seconds of each slot on its worker."""
         seconds: list[float] = []
@@ -197,6 +205,7 @@ def measure_actors(options: argparse.Namespace) -> None:
     """Two actors against one, a round's overhead, memory per actor (mcunet, wall time)"""
     ours, spent = Ours("mcunet", options.episodes), dict[int, list[float]]()
     overheads: list[float] = []
+    alone: dict[int, list[float]] = {}
     with cluster(ExecutorSettings(num_workers=3)):
         one, two = (ExecutorSettings(num_workers=count) for count in (1, 2))
         with (
@@ -213,6 +222,7 @@ def measure_actors(options: argparse.Namespace) -> None:
                     spent.setdefault(count, []).append(time.perf_counter() - start)
                     if count == 1:
                         overheads.append(spent[1][-1] / sum(inside) - 1)
+                    alone.setdefault(count, []).append(ours.alone(group, count))
             peak = first.run_round("peak_bytes", [], [None])[0]
     ratio = min(spent[1]) / min(spent[2])
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
@@ -221,6 +231,8 @@ def measure_actors(options: argparse.Namespace) -> None:
         f"    one actor {options.episodes / min(spent[1]):.2f} episodes/s, two {options.episodes / min(spent[2]):.2f}"
     )
     print(f"    two over one {ratio:.2f}x ({_verdict(ratio, ACTORS_TARGET)})")
+    most = 2 * min(alone[1]) / min(alone[2])
+    print(f"    two over one without learner and rounds, each its own episodes: {most:.2f}x is what the cores give")
     least = min(overheads)
     reached = "reached" if least <= OVERHEAD_TARGET else "MISSED"
     print(

@@ -20,9 +20,9 @@ from tinytrain_dist.verbs.compose import compose_job
 from tinytrain_dist.verbs.settings_of import simulation_settings
 
 SEARCH = (
-    "search-static", "--backbone", "mobilenet_v2_w0.1", "--weights", "random", "--budget-compute-share", "0.05", "--generations", "1",
-    "--population", "2", "--tasks", "1", "--iterations", "1", "--resolution", "32", "--way", "3", "--shot", "1",
-    "--query", "2", "--executor", "serial",
+    "search-static", "--backbone", "mobilenet_v2_w0.1", "--weights", "random", "--budget-compute-share", "0.05",
+    "--generations", "1", "--population", "2", "--tasks", "1", "--iterations", "1", "--resolution", "32",
+    "--way", "3", "--shot", "1", "--query", "2", "--executor", "serial",
 )  # fmt: skip
 
 

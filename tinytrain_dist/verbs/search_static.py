@@ -66,8 +66,10 @@ def _parser() -> VerbParser:
     parser.add_argument("--budget-compute-share", type=float, default=0.15, metavar="SHARE",
                         help="of FullTrain's backward MACs (default %(default)s)")  # fmt: skip
     parser.add_argument(
-        "--weights", metavar="FILE", default=SHIPPED,
-        help="checkpoint; shipped: the package's; random: of the seed, a scheme for trials (default %(default)s)"
+        "--weights",
+        metavar="FILE",
+        default=SHIPPED,
+        help="checkpoint; shipped: the package's; random: of the seed, a scheme for trials (default %(default)s)",
     )
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="scheme to write (YAML); scores are kept beside it"
