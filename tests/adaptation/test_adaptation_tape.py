@@ -144,6 +144,7 @@ def test_micro_batches_give_the_same_gradient(name: str, images: int, monkeypatc
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_same_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fine_tune(tiny_task(), full_plan(GRAPH))
     monkeypatch.setattr(fine_tuning, "TAPE_BYTES", 1)

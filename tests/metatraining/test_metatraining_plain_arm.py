@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the plain arm lives in benchmarks/, which is not installed
@@ -25,6 +26,7 @@ def test_features_and_statistics_are_equal_in_training_mode() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_plain_loop_learns() -> None:
     domain = open_domain("signs")
     chosen = [i for i in range(len(domain)) if domain.labels[i] < 6]

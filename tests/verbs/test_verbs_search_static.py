@@ -26,6 +26,7 @@ SEARCH = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_found_scheme_is_used_by_sparse_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "found.yaml"
     assert main([*SEARCH, "--budget-memory-bytes", "1000000", "--out", str(out), "--json"]) == ExitCode.DONE
