@@ -19,6 +19,7 @@ from faulty import Misbehaves, chunk_with
 from processes import busy_workers, kill
 from tiny_simulation import add_method, chunks_of, rows_of, run, tiny_settings
 
+from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.execution.executor import Outcome
 from tinytrain_dist.execution.needs import WorkerNeeds
 from tinytrain_dist.execution.ray_session import node_resources
@@ -36,7 +37,7 @@ WAIT_S = 120.0
 
 
 class Nodes:
-    """A head of two CPUs, and a second node that can be added and killed."""
+    """A head of two CPUs, and a second node, which says it has a GPU, that can be added and killed."""
 
     def __init__(self, ray_cluster: Any) -> None:
         self.cluster, self.node = ray_cluster, None
@@ -45,7 +46,9 @@ class Nodes:
         """Add the second node, where it is not there."""
         if self.node is not None:
             return
-        self.node = self.cluster.add_node(num_cpus=2, resources={"second": 2}, object_store_memory=100_000_000)
+        self.node = self.cluster.add_node(
+            num_cpus=2, num_gpus=1, resources={"second": 2}, object_store_memory=100_000_000
+        )
 
     def raylet(self) -> int:
         """Process id of the second node's raylet."""
@@ -212,6 +215,27 @@ def test_a_node_killed_with_chunks_in_flight_changes_nothing(
     assert_same(result, wanted)
     assert max(row["attempt"] for row in rows_of(result.folder)) > 1
     assert " tasks lost (attempt 1): its machine failed" in caplog.text, "no task is blamed for it"
+
+
+def test_two_workers_share_a_gpu_and_stay_from_call_to_call(nodes: Nodes) -> None:
+    """Ray itself would end a worker with a GPU after every call: each would load PyTorch and start the GPU anew."""
+    nodes.add()
+    wait_for(lambda: len(node_resources()) == 2, "the second node")
+    with open_executor(ExecutorSettings(needs=WorkerNeeds(num_cpus=0.5, num_gpus=0.5))) as workers:
+        assert workers.num_workers == 2
+        tickets = [workers.submit(faulty.where) for _ in range(12)]
+        found = [workers.next_outcome(timeout_s=WAIT_S) for _ in tickets]
+    places = [outcome.value for outcome in found if outcome is not None]
+    assert {gpu for _, gpu in places} == {"0"} and len(places) == 12
+    assert len({process for process, _ in places}) <= 4, places
+
+
+def test_a_cluster_without_a_gpu_says_so(nodes: Nodes, tmp_path: Path) -> None:
+    nodes.remove()
+    wait_for(lambda: len(node_resources()) == 1, "the head to see that it is alone")
+    settings = tiny_settings(finetune=FineTuneSettings(mode="fast", device="cuda"))
+    with pytest.raises(ClusterError, match=r"GPU: needed 1, available 0"):
+        run(settings, tmp_path, executor=ExecutorSettings(patience_s=1.0))
 
 
 def test_a_cluster_too_small_says_within_seconds_what_is_needed_and_what_there_is(nodes: Nodes, tmp_path: Path) -> None:

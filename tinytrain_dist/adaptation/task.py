@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinytrain_dist.adaptation.numerics import check_numerics, type_of_maps
+from tinytrain_dist.adaptation.numerics import check_machine, type_of_maps
 from tinytrain_dist.adaptation.prefix_cache import PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
@@ -36,9 +36,9 @@ class TargetTask:
     episode
         Images ``[S, 3, R, R]`` and ``[Q, 3, R, R]`` as uint8 with labels 0..way-1.
     network
-        Folded weights of the checkpoint.
+        Folded weights of the checkpoint, on the settings' device.
     settings
-        Raises ``ConfigError`` where this machine cannot compute in their ``numerics``.
+        Raises ``ConfigError`` where this machine lacks their ``device`` or cannot compute in their ``numerics``.
     scale
         The checkpoint's factor of the cosine logits.
     """
@@ -49,16 +49,19 @@ class TargetTask:
         self.task_id, self.episode, self.network, self.settings = task_id, episode, network, settings
         default = scale if settings.distance == "cosine" else EUCLIDEAN_SCALE
         self.scale = settings.scale if settings.scale is not None else default
-        check_numerics(settings.numerics)
+        check_machine(settings)
+        assert network.device.type == settings.device, f"network on {network.device}, settings say {settings.device}"
         self._type = type_of_maps(settings.numerics, weights=network.dtype)
         self.way = episode.way
-        self.support_labels = torch.from_numpy(np.ascontiguousarray(episode.support_labels))
-        self.query_labels = torch.from_numpy(np.ascontiguousarray(episode.query_labels))
+        self.support_labels, self.query_labels = (
+            torch.from_numpy(np.ascontiguousarray(labels)).to(network.device)
+            for labels in (episode.support_labels, episode.query_labels)
+        )
         self._prefix = PrefixCache(network)
 
     @cached_property
     def support_unit(self) -> Tensor:
-        """Support images in [0, 1], the form augmentation works on, ``[S, 3, R, R]``."""
+        """Support images in [0, 1], the form augmentation works on, ``[S, 3, R, R]`` on the CPU."""
         return _channels_last(to_float(torch.from_numpy(self.episode.support_images)).to(self.network.dtype))
 
     @cached_property
@@ -84,8 +87,8 @@ class TargetTask:
         return self._input(to_unit(images))
 
     def _input(self, images: Tensor) -> Tensor:
-        """Return images as the first layer takes them: everything after follows their type."""
-        return _channels_last(images).to(self._type)
+        """Return images as the first layer takes them: everything after follows their type and their device."""
+        return _channels_last(images).to(device=self.network.device, dtype=self._type)
 
     def _view_of(self, iteration: int) -> int:
         if not self.settings.augment:
