@@ -12,6 +12,7 @@ from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_episode, tiny_task
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.adaptation import main as benchmark
 from tinytrain_dist.adaptation import fine_tuning, fisher, task
 from tinytrain_dist.adaptation.fine_tuning import Adaptation, EpisodeObjective, Objective, fine_tune
 from tinytrain_dist.adaptation.fisher import fisher_information
@@ -267,6 +268,15 @@ def test_a_machine_without_a_gpu_computes_nothing_instead() -> None:
     with pytest.raises(ConfigError, match="sees no GPU"):
         tiny_task(tiny_backbone(), settings=settings)
     assert best_numerics("cuda") == "fp32"
+
+
+@without_gpu
+def test_the_benchmark_says_that_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["adaptation", "--device", "cuda"])
+    benchmark()
+    assert capsys.readouterr().out == f"no GPU: torch {torch.__version__} sees none here; nothing was measured\n"
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "fp32")])

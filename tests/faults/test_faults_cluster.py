@@ -28,6 +28,7 @@ from tinytrain_dist.foundation.errors import ClusterError, ExitCode
 from tinytrain_dist.simulation.engine import SimulationResult
 from tinytrain_dist.simulation.schema import HOST_COLUMNS, KEY_COLUMNS
 from tinytrain_dist.simulation.settings import DispatchSettings, SimulationSettings
+from tinytrain_dist.simulation.unit import MachineError
 
 pytestmark = pytest.mark.slow
 TWO, FOUR = ExecutorSettings(num_workers=2), ExecutorSettings(num_workers=4)
@@ -217,27 +218,6 @@ def test_a_node_killed_with_chunks_in_flight_changes_nothing(
     assert " tasks lost (attempt 1): its machine failed" in caplog.text, "no task is blamed for it"
 
 
-def test_two_workers_share_a_gpu_and_stay_from_call_to_call(nodes: Nodes) -> None:
-    """Ray itself would end a worker with a GPU after every call: each would load PyTorch and start the GPU anew."""
-    nodes.add()
-    wait_for(lambda: len(node_resources()) == 2, "the second node")
-    with open_executor(ExecutorSettings(needs=WorkerNeeds(num_cpus=0.5, num_gpus=0.5))) as workers:
-        assert workers.num_workers == 2
-        tickets = [workers.submit(faulty.where) for _ in range(12)]
-        found = [workers.next_outcome(timeout_s=WAIT_S) for _ in tickets]
-    places = [outcome.value for outcome in found if outcome is not None]
-    assert {gpu for _, gpu in places} == {"0"} and len(places) == 12
-    assert len({process for process, _ in places}) <= 4, places
-
-
-def test_a_cluster_without_a_gpu_says_so(nodes: Nodes, tmp_path: Path) -> None:
-    nodes.remove()
-    wait_for(lambda: len(node_resources()) == 1, "the head to see that it is alone")
-    settings = tiny_settings(finetune=FineTuneSettings(mode="fast", device="cuda"))
-    with pytest.raises(ClusterError, match=r"GPU: needed 1, available 0"):
-        run(settings, tmp_path, executor=ExecutorSettings(patience_s=1.0))
-
-
 def test_a_cluster_too_small_says_within_seconds_what_is_needed_and_what_there_is(nodes: Nodes, tmp_path: Path) -> None:
     nodes.remove()
     wait_for(lambda: len(node_resources()) == 1, "the head to see that it is alone")
@@ -247,6 +227,14 @@ def test_a_cluster_too_small_says_within_seconds_what_is_needed_and_what_there_i
         run(tiny_settings(), tmp_path, executor=ExecutorSettings(needs=needs, patience_s=1.0))
     assert time.monotonic() - started < 15
     assert caught.value.exit_code == ExitCode.NO_CLUSTER
+
+
+def test_a_cluster_without_a_gpu_says_so(nodes: Nodes, tmp_path: Path) -> None:
+    nodes.remove()
+    wait_for(lambda: len(node_resources()) == 1, "the head to see that it is alone")
+    settings = tiny_settings(finetune=FineTuneSettings(mode="fast", device="cuda"))
+    with pytest.raises(ClusterError, match=r"GPU: needed 1, available 0"):
+        run(settings, tmp_path, executor=ExecutorSettings(patience_s=1.0))
 
 
 def test_the_only_node_that_is_large_enough_dies_and_comes_back(
@@ -271,3 +259,26 @@ def test_the_only_node_that_is_large_enough_dies_and_comes_back(
     again = run(settings, tmp_path / "runs", run_id="mine", executor=executor)
     assert again.reused > 0
     assert_same(again, wanted)
+
+
+def test_two_workers_share_a_gpu_and_stay_from_call_to_call(nodes: Nodes) -> None:
+    """Ray itself would end a worker with a GPU after every call: each would load PyTorch and start the GPU anew."""
+    nodes.add()
+    wait_for(lambda: len(node_resources()) == 2, "the second node")
+    with open_executor(ExecutorSettings(needs=WorkerNeeds(num_cpus=0.5, num_gpus=0.5))) as workers:
+        assert workers.num_workers == 2
+        tickets = [workers.submit(faulty.where) for _ in range(12)]
+        found = [workers.next_outcome(timeout_s=WAIT_S) for _ in tickets]
+    places = [outcome.value for outcome in found if outcome is not None]
+    assert {gpu for _, gpu in places} == {"0"} and len(places) == 12
+    assert len({process for process, _ in places}) <= 4, places
+
+
+def test_a_gpu_that_torch_does_not_see_ends_the_run_and_nothing_is_computed_elsewhere(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    nodes.add()
+    settings = tiny_settings(finetune=FineTuneSettings(mode="fast", device="cuda"))
+    with pytest.raises(MachineError, match=r"finetune\.device: found cuda, but torch .* sees no GPU"):
+        run(settings, tmp_path / "runs", run_id="mine", executor=ExecutorSettings(needs=WorkerNeeds(num_gpus=0.5)))
+    assert not list((tmp_path / "runs").glob("mine/shards/*"))
