@@ -110,11 +110,11 @@ ELSEWHERE = torch.device("meta")
 
 
 class OneDevice(TorchDispatchMode):
-    """Refuses an operation on tensors of several devices (a number may come from the CPU), and counts the copies."""
+    """Refuses an operation on tensors of several devices (a number may come from the CPU), and counts copied images."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.copies = 0
+        self.copied_images = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -123,8 +123,8 @@ class OneDevice(TorchDispatchMode):
         found = {x.device.type for x in given}
         assert len(found) <= 1, f"{func} on tensors of {' and '.join(sorted(found))}"
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.dim() and found == {"cpu"}:
-            self.copies += result.device.type != "cpu"
+        if isinstance(result, torch.Tensor) and result.dim() == 4 and found == {"cpu"}:
+            self.copied_images += result.device.type != "cpu"
         return result
 
 
@@ -138,9 +138,9 @@ def one_device() -> Iterator[OneDevice]:
 def task_elsewhere(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_device: OneDevice
 ) -> TargetTask:
-    """Its views are the plain images: augmentation is the CPU's."""
+    """Its images are augmented on the CPU, as for a GPU."""
     monkeypatch.setattr(task, "check_machine", lambda settings: None)
-    settings = replace(FAST, augment=False, numerics=request.param)
+    settings = replace(FAST, numerics=request.param)
     object.__setattr__(settings, "device", ELSEWHERE.type)  # no setting takes it
     network = FoldedNetwork(tiny_backbone(dtype=torch.float32).to(ELSEWHERE))
     return TargetTask("tiny/0", episode=tiny_episode(), network=network, settings=settings, scale=10.0)
@@ -157,20 +157,32 @@ def test_the_stand_in_notices_a_tensor_of_the_cpu_and_a_value_that_is_read(task_
 @pytest.mark.parametrize("objective", [EpisodeObjective(), TransductiveObjective()], ids=["episode", "transductive"])
 @pytest.mark.parametrize("name", PLANS)
 def test_a_step_stays_on_its_device_and_waits_for_nothing(
-    name: str, objective: Objective, task_elsewhere: TargetTask, one_device: OneDevice
+    name: str, objective: Objective, task_elsewhere: TargetTask
 ) -> None:
     tuning = fine_tuning._Tuning(task_elsewhere, PLANS[name], objective)
-    optimizer = fine_tuning.make_optimizer(tuning._weights.values, task_elsewhere.settings)
-    copies = []
-    for iteration in range(3):
+    losses = list(steps_of(tuning, count=3))
+    assert {loss.device for loss in losses} == {tuning._weights.values.device} == {ELSEWHERE}
+    assert tuning._watch.losses == ()
+
+
+def steps_of(tuning: fine_tuning._Tuning, *, count: int) -> Iterator[torch.Tensor]:
+    """Yield the loss of each of so many steps, fewer than are looked at together."""
+    optimizer = fine_tuning.make_optimizer(tuning._weights.values, tuning._task.settings)
+    for iteration in range(count):
         tuning._pass.refresh()
         loss, tuning._weights.values.grad = tuning._step(iteration)
         optimizer.step()
         tuning._watch.add(loss, tuning._weights.values.isfinite().all())
         assert not tuning._watch.has_failed()
-        copies.append(one_device.copies)
-    assert loss.device == tuning._weights.values.device == ELSEWHERE
-    assert tuning._watch.losses == () and copies[0] == copies[-1] > 0, "images are copied once"
+        yield loss
+
+
+def test_every_image_is_copied_once(task_elsewhere: TargetTask, one_device: OneDevice) -> None:
+    one_device.copied_images = 0  # weights are four-dimensional, too
+    tuning = fine_tuning._Tuning(task_elsewhere, plan_of(LayerUpdate(layer=END - 1)), EpisodeObjective())
+    copied = [one_device.copied_images for _ in steps_of(tuning, count=6)]
+    assert copied[-1] == 1 + task_elsewhere.settings.pool_views, "support and views"
+    assert copied[1:] == copied[-1:] * 5, "nothing after the second step"
 
 
 @pytest.mark.parametrize("point", ["after_activation", "before_activation"])
@@ -324,17 +336,13 @@ def test_what_needs_no_gpu_is_the_same_beside_one() -> None:
 @needs_gpu
 def test_no_step_waits_for_the_gpu() -> None:
     one = task_of(torch.float32, replace(FAST, device="cuda"))
-    tuning = fine_tuning._Tuning(one, PLANS["everything"], EpisodeObjective())
-    optimizer = fine_tuning.make_optimizer(tuning._weights.values, one.settings)
-    states = EpisodeObjective().states(one, cut=0, iteration=0)  # copied from the CPU once
-    assert states[1].x.is_cuda
+    tuning = fine_tuning._Tuning(one, plan_of(LayerUpdate(layer=END - 1)), EpisodeObjective())
+    steps = steps_of(tuning, count=6)
+    for _ in range(2):
+        assert next(steps).is_cuda  # every view has been copied
     torch.cuda.set_sync_debug_mode("error")
     try:
-        tuning._pass.refresh()
-        loss, tuning._weights.values.grad = tuning._step(0)
-        optimizer.step()
-        tuning._watch.add(loss, tuning._weights.values.isfinite().all())
-        assert not tuning._watch.has_failed()
+        assert len(list(steps)) == 4
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -9,7 +9,7 @@ from tinytrain_dist.foundation.errors import ConfigError
 
 
 def torch_device(name: DeviceName, *, key: str = "device") -> torch.device:
-    """Return the device, set up for this process: no TF32, and cuDNN's deterministic kernels.
+    """Return the device, set up for this process: no TF32, sums in float32, and cuDNN's deterministic kernels.
 
     Parameters
     ----------
@@ -24,5 +24,6 @@ def torch_device(name: DeviceName, *, key: str = "device") -> torch.device:
                 "cpu, or install a CUDA build of torch where the workers run"
             )
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         torch.backends.cudnn.deterministic = True
     return torch.device(name)
