@@ -15,7 +15,7 @@ from torch import Tensor
 from tinytrain_dist.adaptation.numerics import check_machine, type_of_maps
 from tinytrain_dist.adaptation.prefix_cache import PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
-from tinytrain_dist.adaptation.view_pool import WORTH_KEEPING, ViewPool, gathered, is_worth_keeping
+from tinytrain_dist.adaptation.view_pool import COPIED_BYTES, WORTH_KEEPING, ViewPool, gathered, is_worth_keeping
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means, cosine_logits, euclidean_logits
 from tinytrain_dist.backbones.network import LayerState
@@ -79,12 +79,24 @@ class TargetTask:
         In mode ``reference`` every iteration draws its own. In mode ``fast`` ``pool_views`` of them are drawn, and an
         iteration takes every image from one of them.
         """
+        if not self.settings.augment:
+            return self.support_input
         picks = self._picks(iteration)
+        if picks is not None and self._copied_views is not None:
+            views = self._copied_views
+            return gathered(picks, lambda number: LayerState(views[number])).x
         return self._augmented(self._drawn(iteration) if picks is None else self._pool.of(picks))
 
+    @cached_property
+    def _copied_views(self) -> list[Tensor] | None:
+        """The views of the pool as network input on a GPU; ``None`` on the CPU, and where they take too much of it."""
+        num_views, unit = self.settings.pool_views, self.support_unit
+        if self.network.device.type == "cpu" or num_views * unit.numel() * unit.element_size() > COPIED_BYTES:
+            return None
+        return [self._augmented(self._pool[number]) for number in range(num_views)]
+
     def _augmented(self, draws: Augmentation) -> Tensor:
-        images = self.support_unit
-        return self._input(to_unit(apply_augmentation(images, draws=draws) if self.settings.augment else images))
+        return self._input(to_unit(apply_augmentation(self.support_unit, draws=draws)))
 
     def _drawn(self, number: int) -> Augmentation:
         """Return the random numbers of one view."""
