@@ -55,7 +55,7 @@ def is_worth_keeping(graph: LayerGraph, cut: int, *, images: int) -> bool:
 
 def gathered(picks: Tensor, state_of: Callable[[int], LayerState]) -> LayerState:
     """Return the state whose image i is that of view ``picks[i]``; ``picks`` int64 ``[S]`` on the CPU."""
-    rows = {int(number): (picks == number).nonzero()[:, 0] for number in picks.unique()}
+    rows = {number: (picks == number).nonzero()[:, 0] for number in sorted(set(picks.tolist()))}
     states = {number: state_of(number) for number in rows}
     if len(rows) == 1:
         return next(iter(states.values()))
@@ -70,7 +70,7 @@ def _beside(x: Tensor, rows: dict[int, Tensor]) -> dict[int, Tensor]:
     if x.device.type == "cpu":
         return rows
     together = torch.cat(list(rows.values())).to(x.device, non_blocking=True)
-    return dict(zip(rows, together.split([len(own) for own in rows.values()]), strict=True))
+    return dict(zip(rows, torch.split(together, [len(own) for own in rows.values()]), strict=True))
 
 
 def _merged(maps: dict[int, Tensor], rows: dict[int, Tensor]) -> Tensor:
