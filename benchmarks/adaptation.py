@@ -6,6 +6,9 @@ with identical plans tuned once, ours in mode ``reference`` and in mode ``fast``
 has instructions for it, in bf16. Memory that is freed is kept, as in every worker. Seconds are CPU seconds of the
 process, arms take turns, the smallest of the repeats counts. mcunet, 84 pixels, 20-way 5-shot, 40 iterations.
 
+``--device cuda`` compares mode fast on this machine's CPU and on its GPU, in tasks per second (wall clock) by tasks in
+flight; without a GPU it says so.
+
 Weights: ``--weights FILE`` (a checkpoint), else the published ones in TINYTRAIN_REFERENCE_DIR, else random ones.
 """
 
@@ -22,6 +25,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import torch
 
 from benchmarks.adaptation_accuracy import measure_accuracy
+from benchmarks.adaptation_gpu import NO_GPU, measure_gpu
 from benchmarks.adaptation_measures import (
     measure_float64,
     measure_grid,
@@ -48,6 +52,7 @@ PARTS = {
     "macs": measure_macs_order,
     "float64": measure_float64,
     "accuracy": measure_accuracy,
+    "gpu": measure_gpu,
 }
 
 
@@ -63,7 +68,12 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=40, help="steps of a tuning (default 40)")
     parser.add_argument("--weights", type=Path, help="checkpoint of mcunet")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the part 'gpu' and no other")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print(NO_GPU)
+        return
+    parts = ["gpu"] if options.device == "cuda" else options.parts
     use_one_thread()
     keep_freed_memory()
     backbone, source = weights(options.weights)
@@ -76,7 +86,7 @@ def main() -> None:
         accuracy_tasks=options.accuracy_tasks,
         accuracy_plans=tuple(options.accuracy_plans),
     )
-    for part in options.parts:
+    for part in parts:
         print(f"\n{(PARTS[part].__doc__ or part).splitlines()[0]}")
         PARTS[part](bench)
 

@@ -43,7 +43,8 @@ def task_in(arithmetic: Numerics, settings: FineTuneSettings = SETTINGS) -> Targ
 def flat_gradient(task: TargetTask, name: str) -> tuple[float, Tensor]:
     tuning = fine_tuning._Tuning(task, PLANS[name], EpisodeObjective())
     tuning._pass.refresh()
-    return tuning._step(0)
+    loss, gradient = tuning._step(0)
+    return float(loss), gradient
 
 
 @needs_bf16

@@ -14,7 +14,7 @@ import pytest
 from tinytrain_dist.execution.executor import Failure
 from tinytrain_dist.execution.memory_watch import resident_bytes
 from tinytrain_dist.execution.needs import WorkerNeeds
-from tinytrain_dist.execution.settings import ExecutorSettings, open_executor, open_worker_group
+from tinytrain_dist.execution.settings import ExecutorSettings, executor_for, open_executor, open_worker_group
 from tinytrain_dist.foundation.errors import ConfigError
 
 SERIAL = ExecutorSettings(kind="serial")
@@ -113,6 +113,14 @@ def test_what_is_lacking_is_said_with_numbers() -> None:
     assert WorkerNeeds(num_cpus=8, num_gpus=2).lacking(NODES) == (
         "CPU: needed 8, available 4; GPU: needed 2, available 1 on the best of 3 nodes"
     )
+
+
+def test_a_worker_takes_a_gpu_or_the_share_that_was_asked_for() -> None:
+    plain, share = ExecutorSettings(), ExecutorSettings(needs=WorkerNeeds(num_gpus=0.125))
+    assert executor_for("cpu", plain) is plain and executor_for("cpu", share) is share
+    assert executor_for("cuda", plain).needs.amounts["GPU"] == 1.0
+    assert executor_for("cuda", share) is share
+    assert share.needs.fitting([{"CPU": 64.0, "GPU": 1.0}]) == 8
 
 
 @pytest.mark.parametrize(

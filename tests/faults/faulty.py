@@ -53,6 +53,12 @@ def nothing() -> int:
     return 0
 
 
+def where() -> tuple[int, str | None]:
+    """Return the process, and the GPUs it may see."""
+    time.sleep(0.1)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 class Misbehaves(LastLayerLike):
     """Does what ``conduct`` says of a task's index; ``seconds`` passes on every task."""
 

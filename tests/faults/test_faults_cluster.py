@@ -19,6 +19,7 @@ from faulty import Misbehaves, chunk_with
 from processes import busy_workers, kill
 from tiny_simulation import add_method, chunks_of, rows_of, run, tiny_settings
 
+from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.execution.executor import Outcome
 from tinytrain_dist.execution.needs import WorkerNeeds
 from tinytrain_dist.execution.ray_session import node_resources
@@ -27,6 +28,7 @@ from tinytrain_dist.foundation.errors import ClusterError, ExitCode
 from tinytrain_dist.simulation.engine import SimulationResult
 from tinytrain_dist.simulation.schema import HOST_COLUMNS, KEY_COLUMNS
 from tinytrain_dist.simulation.settings import DispatchSettings, SimulationSettings
+from tinytrain_dist.simulation.unit import MachineError
 
 pytestmark = pytest.mark.slow
 TWO, FOUR = ExecutorSettings(num_workers=2), ExecutorSettings(num_workers=4)
@@ -36,7 +38,7 @@ WAIT_S = 120.0
 
 
 class Nodes:
-    """A head of two CPUs, and a second node that can be added and killed."""
+    """A head of two CPUs, and a second node, which says it has a GPU, that can be added and killed."""
 
     def __init__(self, ray_cluster: Any) -> None:
         self.cluster, self.node = ray_cluster, None
@@ -45,7 +47,9 @@ class Nodes:
         """Add the second node, where it is not there."""
         if self.node is not None:
             return
-        self.node = self.cluster.add_node(num_cpus=2, resources={"second": 2}, object_store_memory=100_000_000)
+        self.node = self.cluster.add_node(
+            num_cpus=2, num_gpus=1, resources={"second": 2}, object_store_memory=100_000_000
+        )
 
     def raylet(self) -> int:
         """Process id of the second node's raylet."""
@@ -225,6 +229,14 @@ def test_a_cluster_too_small_says_within_seconds_what_is_needed_and_what_there_i
     assert caught.value.exit_code == ExitCode.NO_CLUSTER
 
 
+def test_a_cluster_without_a_gpu_says_so(nodes: Nodes, tmp_path: Path) -> None:
+    nodes.remove()
+    wait_for(lambda: len(node_resources()) == 1, "the head to see that it is alone")
+    settings = tiny_settings(finetune=FineTuneSettings(mode="fast", device="cuda"))
+    with pytest.raises(ClusterError, match=r"GPU: needed 1, available 0"):
+        run(settings, tmp_path, executor=ExecutorSettings(patience_s=1.0))
+
+
 def test_the_only_node_that_is_large_enough_dies_and_comes_back(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,3 +259,26 @@ def test_the_only_node_that_is_large_enough_dies_and_comes_back(
     again = run(settings, tmp_path / "runs", run_id="mine", executor=executor)
     assert again.reused > 0
     assert_same(again, wanted)
+
+
+def test_two_workers_share_a_gpu_and_stay_from_call_to_call(nodes: Nodes) -> None:
+    """Ray itself would end a worker with a GPU after every call: each would load PyTorch and start the GPU anew."""
+    nodes.add()
+    wait_for(lambda: len(node_resources()) == 2, "the second node")
+    with open_executor(ExecutorSettings(needs=WorkerNeeds(num_cpus=0.5, num_gpus=0.5))) as workers:
+        assert workers.num_workers == 2
+        tickets = [workers.submit(faulty.where) for _ in range(12)]
+        found = [workers.next_outcome(timeout_s=WAIT_S) for _ in tickets]
+    places = [outcome.value for outcome in found if outcome is not None]
+    assert {gpu for _, gpu in places} == {"0"} and len(places) == 12
+    assert len({process for process, _ in places}) <= 4, places
+
+
+def test_a_gpu_that_torch_does_not_see_ends_the_run_and_nothing_is_computed_elsewhere(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    nodes.add()
+    settings = tiny_settings(finetune=FineTuneSettings(mode="fast", device="cuda"))
+    with pytest.raises(MachineError, match=r"finetune\.device: found cuda, but torch .* sees no GPU"):
+        run(settings, tmp_path / "runs", run_id="mine", executor=ExecutorSettings(needs=WorkerNeeds(num_gpus=0.5)))
+    assert not list((tmp_path / "runs").glob("mine/shards/*"))

@@ -13,10 +13,9 @@ import torch
 from tinytrain_dist.backbones.flat_state import FlatState, split_flat
 from tinytrain_dist.backbones.network import build_backbone
 from tinytrain_dist.data.domain import open_domain
-from tinytrain_dist.execution.needs import WorkerNeeds
 from tinytrain_dist.execution.settings import ExecutorSettings
 from tinytrain_dist.foundation.errors import ConfigError
-from tinytrain_dist.metatraining.compute import Compute, executor_for
+from tinytrain_dist.metatraining.compute import Compute
 from tinytrain_dist.metatraining.curves import read_curves
 from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
 from tinytrain_dist.metatraining.initialization import initial_weights
@@ -127,13 +126,6 @@ def test_they_belong_to_a_runs_identity_only_where_they_are_used(tiny: MetaTrain
 def test_other_values_are_named(tiny: MetaTrainSettings, key: str, value: object, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"meta_train\.{key}: .*{words}"):
         replace(tiny, **{key: value})  # type: ignore[arg-type]
-
-
-def test_a_worker_takes_a_gpu_or_the_share_that_was_asked_for() -> None:
-    plain, share = ExecutorSettings(), ExecutorSettings(needs=WorkerNeeds(num_gpus=0.25))
-    assert executor_for(Compute(), plain) is plain
-    assert executor_for(Compute(device="cuda"), plain).needs.amounts["GPU"] == 1.0
-    assert executor_for(Compute(device="cuda"), share).needs.amounts["GPU"] == 0.25
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

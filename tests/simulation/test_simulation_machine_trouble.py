@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_simulation import LastLayerLike, add_method, chunks_of, rows_of, run, tiny_settings
 
 from tinytrain_dist.adaptation.fine_tuning import Adaptation
+from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.adaptation.task import TargetTask
-from tinytrain_dist.foundation.errors import DataError, ExitCode, StorageError
+from tinytrain_dist.foundation.errors import ConfigError, DataError, ExitCode, StorageError
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Chunk
@@ -58,6 +60,33 @@ def test_a_machine_with_other_data_says_so_and_computes_nothing(tmp_path: Path) 
             next(run_chunk(plan.weights, setup, chunk))
         assert isinstance(end.value.value, DataError) and said in str(end.value.value)
     assert not (tmp_path / "shards").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_machine_without_the_gpu_says_so_and_computes_nothing(tmp_path: Path) -> None:
+    """A cluster may claim a GPU that PyTorch cannot use; a machine that runs a serial driver is asked first."""
+    settings = tiny_settings(methods=("last_layer",), finetune=FineTuneSettings(mode="fast", device="cuda"))
+    plan = plan_run(settings)
+    chunk = Chunk(domain="signs", ranges=((0, 1),), cells=plan.grid.cells)
+    with pytest.raises(StopIteration) as end:
+        next(run_chunk(plan.weights, replace(plan.setup, run_folder=str(tmp_path)), chunk))
+    assert isinstance(end.value.value, MachineError)
+    assert re.search(r": finetune\.device: found cuda, but torch .* sees no GPU", str(end.value.value))
+    with pytest.raises(ConfigError, match=r"finetune\.device: found cuda"):
+        run(settings, tmp_path, run_id="mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("launch failed")]
+)
+def test_a_gpu_that_is_full_or_broken_is_the_machines_trouble(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_settings(num_tasks=1, domains=("signs",), methods=("troubled",), dispatch=chunks_of(0.001))
+    add_method(monkeypatch, Troubled(error))
+    with pytest.raises(MachineError, match=re.escape(str(error))):
+        run(settings, tmp_path, run_id="mine")
 
 
 class Deadly(LastLayerLike):

@@ -19,11 +19,13 @@ from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, RunLockedError
+from tinytrain_dist.foundation.storage import open_storage
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.update_plan import UpdatePlan
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.request import Chunk, UnitSetup
 from tinytrain_dist.simulation.rows import signature, variant_of
+from tinytrain_dist.simulation.run_document import check_identity
 from tinytrain_dist.simulation.schema import COLUMNS, result_schema
 from tinytrain_dist.simulation.unit import MachineError, Unit
 from tinytrain_dist.simulation.worker import failed_result, network_of
@@ -202,7 +204,7 @@ FINETUNE = {
     "augment": False,
     "mode": "fast",
 }
-IN_FAST = {"numerics": "bf16"}  # where mode fast is set as well
+IN_FAST = {"numerics": "bf16", "device": "cuda"}  # where mode fast is set as well
 WITHOUT_EFFECT = {"momentum": 0.5, "pool_views": 3, "curve_every": 7}  # of Adam, in mode reference
 SELECTION = {
     "criterion": "fisher_only",
@@ -274,6 +276,20 @@ def test_the_row_and_the_identity_say_the_arithmetic(tmp_path: Path, monkeypatch
     network, spec = network_of(plan.setup, plan.weights), plan.setup.spec("signs", 0)
     with pytest.raises(MachineError, match=r"finetune\.numerics"):  # another CPU: neither other numbers nor a row
         Unit(spec, network=network, setup=plan.setup, attempt=1).run(plan.grid.cells)
+
+
+def test_the_identity_and_the_variant_say_a_gpu_and_nothing_of_the_cpu(tmp_path: Path, setup: UnitSetup) -> None:
+    """Runs that are older than the setting keep their names."""
+    plan = plan_run(tiny_settings(**ONE_TASK))
+    assert "device" not in plan.identity["finetune"]
+    on_gpu = FineTuneSettings(iterations=2, mode="fast", device="cuda")
+    asked = plan_run(tiny_settings(**ONE_TASK, finetune=on_gpu)).identity  # a driver needs no GPU of its own
+    assert asked["finetune"]["device"] == "cuda"
+    assert "-cuda-" in variant_of(METHODS["last_layer"], replace(setup, finetune=on_gpu))
+    fast = FineTuneSettings(iterations=2, mode="fast")
+    run(tiny_settings(**ONE_TASK, methods=("none",), finetune=fast), tmp_path, run_id="one")
+    with pytest.raises(RunLockedError, match=r"finetune\.device: None there, 'cuda' asked"):
+        check_identity(open_storage(tmp_path / "one"), asked)
 
 
 def test_a_variant_is_readable_and_short(setup: UnitSetup) -> None:

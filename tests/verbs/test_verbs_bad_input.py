@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from tiny_job import SERIAL, TINY
@@ -85,6 +86,8 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path, *words: str, code: E
         ("finetune.distance=cosin", ExitCode.USAGE, "did you mean 'cosine'"),
         ("finetune.learning_rate=fast", ExitCode.USAGE, "found 'fast'; allowed: above 0, below 10, or auto"),
         ("selection.inspect_blocks=99", ExitCode.USAGE, "selection.inspect_blocks: found 99; allowed: 1 to 17"),
+        ("finetune.device=cuda", ExitCode.USAGE, "finetune.device: found 'cuda'; allowed: cpu, in mode reference"),
+        ("finetune.device=gpu", ExitCode.USAGE, "finetune.device: found 'gpu'; allowed: cpu, cuda"),
         ("finetune.learning_rate=nan", ExitCode.USAGE, "finetune.learning_rate: found nan"),
         ("dispatch.max_failed_share=2", ExitCode.USAGE, "dispatch.max_failed_share: found 2.0"),
         ("executor.kind=rya", ExitCode.USAGE, "did you mean 'ray'"),
@@ -97,6 +100,13 @@ def test_a_bad_word_is_refused(
     word: str, code: ExitCode, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert expected in refused(capsys, tmp_path / "runs", word, code=code)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("finetune.mode=fast", "finetune.device=cuda")
+    message = refused(capsys, tmp_path / "runs", *words, code=ExitCode.USAGE)
+    assert "finetune.device: found cuda, but torch" in message and message.endswith("where the workers run")
 
 
 def device_file(folder: Path, text: str) -> str:

@@ -127,6 +127,16 @@ def test_the_arithmetic_is_decided_once_by_the_cpu_that_starts_the_run(
     assert simulation_settings(compose_job(words), weights=None).finetune.numerics == expected
 
 
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_on_a_gpu_the_arithmetic_is_decided_by_the_gpu(
+    has: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numerics, "capabilities", lambda: frozenset(() if has else {"amx_bf16"}))
+    monkeypatch.setattr(numerics, "gpu_has_bf16", lambda: has)
+    finetune = simulation_settings(compose_job(["finetune.mode=fast", "finetune.device=cuda"]), weights=None).finetune
+    assert (finetune.device, finetune.numerics) == ("cuda", expected)
+
+
 @pytest.mark.parametrize("words", [["finetune.numerics=bf61"], ["finetune.numerics=bf16"]])
 def test_an_arithmetic_that_cannot_be(words: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"finetune.numerics: found 'bf(61'; allowed: auto|16'; allowed: fp32, in)"):

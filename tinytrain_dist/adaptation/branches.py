@@ -78,7 +78,7 @@ class Branches:
     def __contains__(self, layer: int) -> bool:
         return layer in self._modules
 
-    def initial(self, layer: int, *, dtype: torch.dtype) -> dict[str, Tensor]:
+    def initial(self, layer: int, *, dtype: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
         """Return the module's parameters before training, by name; a function of the layer alone."""
         module = self._modules[layer]
         group, point = module.convolutions
@@ -92,7 +92,7 @@ class Branches:
             "point_scale": torch.zeros(point.out_channels),
             "point_shift": torch.zeros(point.out_channels),
         }
-        return {name: tensors[name].to(dtype) for name in NAMES}
+        return {name: tensors[name].to(device=device, dtype=dtype) for name in NAMES}
 
     @torch.no_grad()
     def measure(self, layer: int, parameters: Mapping[str, Tensor], x: Tensor) -> None:

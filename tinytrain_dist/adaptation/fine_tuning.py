@@ -7,7 +7,6 @@ processed in micro-batches whose gradients sum to the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -20,6 +19,7 @@ from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.adaptation.prefix_cache import concatenate, split
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
+from tinytrain_dist.adaptation.step_watch import StepWatch
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.costs.saved_exact import saved_exact_bytes
@@ -110,7 +110,7 @@ class _Tuning:
             task.network.graph, plan, bytes_per_element=self._weights.values.element_size(), mask_bits=8
         )
         self._bytes_per_image = exact * (MODULE_FACTOR if plan.adapters else 1)
-        self._losses: list[float] = []
+        self._watch = StepWatch(task.network.device)
         self._curve: list[CurvePoint] = []
 
     def run(self) -> Adaptation:
@@ -119,27 +119,27 @@ class _Tuning:
         for iteration in range(settings.iterations):
             self._pass.refresh()
             if settings.curve_every and iteration % settings.curve_every == 0 and iteration > 0:
+                if self._watch.has_failed(now=True):
+                    return self._diverged()
                 self._record(iteration)
             loss, self._weights.values.grad = self._step(iteration)
-            self._losses.append(loss)
-            if not math.isfinite(loss):
-                return self._diverged()
             optimizer.step()
             # a fused ReLU6 turns NaN into a number: the loss alone would not show it
-            if not self._weights.values.isfinite().all():
+            self._watch.add(loss, self._weights.values.isfinite().all())
+            if self._watch.has_failed():
                 return self._diverged()
         self._pass.refresh()
-        after = self._accuracy()
+        after = None if self._watch.has_failed(now=True) else self._accuracy()
         if after is None:
             return self._diverged()
         if settings.curve_every:
             self._curve.append(CurvePoint(iteration=settings.iterations, accuracy=after))
         return self._outcome(accuracy_after=after)
 
-    def _step(self, iteration: int) -> tuple[float, Tensor]:
-        """Return the loss and the flat gradient of one iteration."""
+    def _step(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Return the loss, ``[]``, and the flat gradient of one iteration; no value is looked at on the way."""
         sets = self._objective.states(self._task, cut=self._cut, iteration=iteration)
-        losses: list[float] = []
+        losses: list[Tensor] = []
 
         def head(features: Tensor) -> Tensor:
             loss, gradient = self._head(features, sets)
@@ -154,13 +154,13 @@ class _Tuning:
             total += gradient
         return losses[0], total
 
-    def _head(self, features: Tensor, sets: Sequence[LayerState]) -> tuple[float, Tensor]:
+    def _head(self, features: Tensor, sets: Sequence[LayerState]) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient with respect to the features."""
         leaf = features.detach().requires_grad_()
         with torch.enable_grad():
             loss = self._objective.loss(self._task, torch.split(leaf, [len(s.x) for s in sets]))
             (gradient,) = torch.autograd.grad(loss, leaf)
-        return float(loss.detach()), gradient
+        return loss.detach(), gradient
 
     def _accuracy(self) -> float | None:
         """Return the query accuracy of the current weights; ``None`` where features are not finite."""
@@ -183,14 +183,14 @@ class _Tuning:
         return Adaptation(
             accuracy_before=self._task.accuracy_before,
             accuracy_after=accuracy_after,
-            losses=tuple(self._losses),
+            losses=self._watch.losses,
             curve=tuple(self._curve),
             status=status,
             message=message,
         )
 
     def _diverged(self) -> Adaptation:
-        words = f"loss, weights or features not finite after iteration {len(self._losses)}"
+        words = f"loss, weights or features not finite after iteration {len(self._watch.losses)}"
         return self._outcome(
             accuracy_after=None, status="diverged", message=f"{words}; try a smaller finetune.learning_rate"
         )

@@ -98,5 +98,5 @@ def _bytes_per_image(graph: LayerGraph, inspected: Sequence[int], *, element: in
 
 def delta_of(products: Tensor) -> NDArray[np.float64]:
     """Return Delta of each channel from every image's sum of activation x gradient over space, ``[N, C]``."""
-    delta: NDArray[np.float64] = (products.double().square().mean(dim=0) / 2).numpy()
+    delta: NDArray[np.float64] = (products.double().square().mean(dim=0) / 2).cpu().numpy()
     return delta

@@ -1,4 +1,4 @@
-"""Which arithmetic a tuning runs in, decided by what the CPU says of itself, never by a measurement.
+"""Which arithmetic a tuning runs in, decided by what CPU or GPU say of themselves, never by a measurement.
 
 ``bf16`` keeps the exponent of float32 and eight of the 24 bits of its mantissa: what flows between layers takes half
 the memory, sums inside an operation stay float32. Operations follow the type of the maps they are given: in bfloat16
@@ -11,7 +11,9 @@ from functools import cache
 
 import torch
 
-from tinytrain_dist.adaptation.settings import Numerics
+from tinytrain_dist.adaptation.settings import FineTuneSettings, Numerics
+from tinytrain_dist.backbones.torch_device import torch_device
+from tinytrain_dist.execution.needs import DeviceName
 from tinytrain_dist.foundation.errors import ConfigError
 
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
@@ -32,16 +34,28 @@ def has_bf16() -> bool:
     return not capabilities().isdisjoint(INSTRUCTIONS)
 
 
-def best_numerics() -> Numerics:
-    """Return what mode ``fast`` is fastest in on this CPU: bf16 where there are matrix units for it."""
+def gpu_has_bf16() -> bool:
+    """Return whether this process sees a GPU with instructions for bf16; PyTorch would emulate it on others."""
+    return torch.cuda.is_available() and bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def best_numerics(device: DeviceName = "cpu") -> Numerics:
+    """Return what mode ``fast`` is to run in here: bf16 where the device has matrix units for it."""
+    if device == "cuda":
+        return "bf16" if gpu_has_bf16() else "fp32"
     return "fp32" if capabilities().isdisjoint(FAST_INSTRUCTIONS) else "bf16"
 
 
-def check_numerics(numerics: Numerics) -> None:
-    """Raise ``ConfigError`` where this machine's CPU has no instructions for ``numerics``."""
-    if numerics == "bf16" and not has_bf16():
-        words = "finetune.numerics: found 'bf16', but the CPU of this machine has neither"
-        raise ConfigError(f"{words} {' nor '.join(INSTRUCTIONS)}; allowed: fp32")
+def check_machine(settings: FineTuneSettings) -> None:
+    """Raise ``ConfigError`` where this process has no such device, or one without instructions for the arithmetic."""
+    torch_device(settings.device, key="finetune.device")
+    if settings.numerics != "bf16":
+        return
+    words = "finetune.numerics: found 'bf16', but"
+    if settings.device == "cuda" and not gpu_has_bf16():
+        raise ConfigError(f"{words} {torch.cuda.get_device_name()} has no instructions for it; allowed: fp32")
+    if settings.device == "cpu" and not has_bf16():
+        raise ConfigError(f"{words} the CPU of this machine has neither {' nor '.join(INSTRUCTIONS)}; allowed: fp32")
 
 
 def type_of_maps(numerics: Numerics, *, weights: torch.dtype) -> torch.dtype:

@@ -43,12 +43,12 @@ class PlanWeights:
     def __init__(self, network: FoldedNetwork, plan: UpdatePlan) -> None:
         self._network, self.plan = network, plan
         self._updates = {u.layer: u for u in plan.updates}
-        self._selected = {u.layer: _index(u) for u in plan.updates}
+        self._selected = {u.layer: _index(u, network.device) for u in plan.updates}
         weights = {u.layer: self._slice(u) for u in plan.updates}
         shifts = {i: network.backbone.unit(i).norm.bias.detach() for i in plan.bias_layers}
         scales = {i: network.backbone.unit(i).norm.weight.detach() for i in plan.scale_layers}
         self.branches = Branches(network.graph, plan)
-        modules = {i: self.branches.initial(i, dtype=network.dtype) for i in self.branches}
+        modules = {i: self.branches.initial(i, dtype=network.dtype, device=network.device) for i in self.branches}
         of_modules = [tensor for module in modules.values() for tensor in module.values()]
         tensors = [*weights.values(), *shifts.values(), *scales.values(), *of_modules]
         self.values = torch.cat([t.reshape(-1) for t in tensors])
@@ -181,8 +181,8 @@ def channel_axis(layer: ConvLayer, side: Side) -> int:
     return 1 if side == "input" and layer.groups == 1 else 0
 
 
-def _index(update: LayerUpdate) -> Tensor | None:
-    return None if update.channels is None else torch.tensor(update.channels)
+def _index(update: LayerUpdate, device: torch.device) -> Tensor | None:
+    return None if update.channels is None else torch.tensor(update.channels, device=device)
 
 
 def _parts(tensors: list[Tensor]) -> list[_Part]:

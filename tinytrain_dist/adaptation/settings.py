@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TypeGuard, get_args
 
 from tinytrain_dist.costs.schemes import Scheme
+from tinytrain_dist.execution.needs import DeviceName
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.graphs.update_plan import Side
 
@@ -45,6 +46,9 @@ class FineTuneSettings:
     numerics
         Arithmetic of the convolutions in mode ``fast``; mode ``reference`` is float32. Updated weights, optimizer,
         head and loss are float32 in either, and so is the Fisher pass above the layers it does not inspect.
+    device
+        Where the network runs in mode ``fast``: ``cpu``, or ``cuda``, a GPU of the worker. Images are loaded and
+        augmented on the CPU either way.
     curve_every
         Iterations between two points of the learning curve; 0: none. Does not change the outcome.
     """
@@ -59,6 +63,7 @@ class FineTuneSettings:
     mode: Mode = "reference"
     pool_views: int = 8
     numerics: Numerics = "fp32"
+    device: DeviceName = "cpu"
     curve_every: int = 0
 
     def __post_init__(self) -> None:
@@ -68,8 +73,10 @@ class FineTuneSettings:
         _one_of("finetune.distance", self.distance, get_args(Distance))
         _one_of("finetune.mode", self.mode, get_args(Mode))
         _one_of("finetune.numerics", self.numerics, get_args(Numerics))
-        holds = self.mode == "fast" or self.numerics == "fp32"
-        _require(holds, "finetune.numerics", self.numerics, "fp32, in mode reference")
+        _one_of("finetune.device", self.device, get_args(DeviceName))
+        is_fast = self.mode == "fast"
+        _require(is_fast or self.numerics == "fp32", "finetune.numerics", self.numerics, "fp32, in mode reference")
+        _require(is_fast or self.device == "cpu", "finetune.device", self.device, "cpu, in mode reference")
         _require(self.pool_views >= 1, "finetune.pool_views", self.pool_views, "1 or more")
         _require(self.curve_every >= 0, "finetune.curve_every", self.curve_every, "0 or more")
         _require(0 <= self.momentum < 1, "finetune.momentum", self.momentum, "0 to below 1")

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinytrain_dist.adaptation.numerics import check_numerics, type_of_maps
+from tinytrain_dist.adaptation.numerics import check_machine, type_of_maps
 from tinytrain_dist.adaptation.prefix_cache import PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
-from tinytrain_dist.adaptation.view_pool import WORTH_KEEPING, ViewPool, gathered, is_worth_keeping
+from tinytrain_dist.adaptation.view_pool import COPIED_BYTES, WORTH_KEEPING, ViewPool, gathered, is_worth_keeping
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means, cosine_logits, euclidean_logits
 from tinytrain_dist.backbones.network import LayerState
@@ -34,9 +34,9 @@ class TargetTask:
     episode
         Images ``[S, 3, R, R]`` and ``[Q, 3, R, R]`` as uint8 with labels 0..way-1.
     network
-        Folded weights of the checkpoint.
+        Folded weights of the checkpoint, on the settings' device.
     settings
-        Raises ``ConfigError`` where this machine cannot compute in their ``numerics``.
+        Raises ``ConfigError`` where this machine lacks their ``device`` or cannot compute in their ``numerics``.
     scale
         The checkpoint's factor of the cosine logits.
     """
@@ -47,16 +47,19 @@ class TargetTask:
         self.task_id, self.episode, self.network, self.settings = task_id, episode, network, settings
         default = scale if settings.distance == "cosine" else EUCLIDEAN_SCALE
         self.scale = settings.scale if settings.scale is not None else default
-        check_numerics(settings.numerics)
+        check_machine(settings)
+        assert network.device.type == settings.device, f"network on {network.device}, settings say {settings.device}"
         self._type = type_of_maps(settings.numerics, weights=network.dtype)
         self.way = episode.way
-        self.support_labels = torch.from_numpy(np.ascontiguousarray(episode.support_labels))
-        self.query_labels = torch.from_numpy(np.ascontiguousarray(episode.query_labels))
+        self.support_labels, self.query_labels = (
+            torch.from_numpy(np.ascontiguousarray(labels)).to(network.device)
+            for labels in (episode.support_labels, episode.query_labels)
+        )
         self._prefix = PrefixCache(network)
 
     @cached_property
     def support_unit(self) -> Tensor:
-        """Support images in [0, 1], the form augmentation works on, ``[S, 3, R, R]``."""
+        """Support images in [0, 1], the form augmentation works on, ``[S, 3, R, R]`` on the CPU."""
         return _channels_last(to_float(torch.from_numpy(self.episode.support_images)).to(self.network.dtype))
 
     @cached_property
@@ -76,12 +79,24 @@ class TargetTask:
         In mode ``reference`` every iteration draws its own. In mode ``fast`` ``pool_views`` of them are drawn, and an
         iteration takes every image from one of them.
         """
+        if not self.settings.augment:
+            return self.support_input
         picks = self._picks(iteration)
+        if picks is not None and self._copied_views is not None:
+            views = self._copied_views
+            return gathered(picks, lambda number: LayerState(views[number])).x
         return self._augmented(self._drawn(iteration) if picks is None else self._pool.of(picks))
 
+    @cached_property
+    def _copied_views(self) -> list[Tensor] | None:
+        """The views of the pool as network input on a GPU; ``None`` on the CPU, and where they take too much of it."""
+        num_views, unit = self.settings.pool_views, self.support_unit
+        if self.network.device.type == "cpu" or num_views * unit.numel() * unit.element_size() > COPIED_BYTES:
+            return None
+        return [self._augmented(self._pool[number]) for number in range(num_views)]
+
     def _augmented(self, draws: Augmentation) -> Tensor:
-        images = self.support_unit
-        return self._input(to_unit(apply_augmentation(images, draws=draws) if self.settings.augment else images))
+        return self._input(to_unit(apply_augmentation(self.support_unit, draws=draws)))
 
     def _drawn(self, number: int) -> Augmentation:
         """Return the random numbers of one view."""
@@ -90,8 +105,8 @@ class TargetTask:
         return draw_augmentation(count, height=height, width=width, generator=generator)
 
     def _input(self, images: Tensor) -> Tensor:
-        """Return images as the first layer takes them: everything after follows their type."""
-        return _channels_last(images).to(self._type)
+        """Return images as the first layer takes them: everything after follows their type and their device."""
+        return _channels_last(images).to(device=self.network.device, dtype=self._type)
 
     @cached_property
     def _pool(self) -> ViewPool:

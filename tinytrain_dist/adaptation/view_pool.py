@@ -19,6 +19,8 @@ WORTH_KEEPING = 0.5
 """A pseudo-query's state is kept where it is smaller than this share of its images."""
 POOL_BYTES = 64 * 2**20
 """States of a whole pool, in float32, at one cut at most."""
+COPIED_BYTES = 256 * 2**20
+"""A GPU keeps the images of a pool that is no larger: they are made on the CPU, and each is then copied once."""
 
 
 class ViewPool:
@@ -52,14 +54,23 @@ def is_worth_keeping(graph: LayerGraph, cut: int, *, images: int) -> bool:
 
 
 def gathered(picks: Tensor, state_of: Callable[[int], LayerState]) -> LayerState:
-    """Return the state whose image i is that of view ``picks[i]``."""
-    rows = {int(number): (picks == number).nonzero()[:, 0] for number in picks.unique()}
+    """Return the state whose image i is that of view ``picks[i]``; ``picks`` int64 ``[S]`` on the CPU."""
+    rows = {number: (picks == number).nonzero()[:, 0] for number in sorted(set(picks.tolist()))}
     states = {number: state_of(number) for number in rows}
     if len(rows) == 1:
         return next(iter(states.values()))
+    rows = _beside(next(iter(states.values())).x, rows)
     residuals = {number: state.residual for number, state in states.items() if state.residual is not None}
     x = _merged({number: state.x for number, state in states.items()}, rows)
     return LayerState(x, _merged(residuals, rows) if residuals else None)
+
+
+def _beside(x: Tensor, rows: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Return the rows on the device of ``x``: one copy, and none to wait for."""
+    if x.device.type == "cpu":
+        return rows
+    together = torch.cat(list(rows.values())).to(x.device, non_blocking=True)
+    return dict(zip(rows, torch.split(together, [len(own) for own in rows.values()]), strict=True))
 
 
 def _merged(maps: dict[int, Tensor], rows: dict[int, Tensor]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tinytrain_dist.adaptation.plan_weights import channel_axis
 from tinytrain_dist.backbones.folded import FoldedNetwork
@@ -12,7 +13,7 @@ from tinytrain_dist.graphs.update_plan import Side
 
 def weight_norm(network: FoldedNetwork, layer: int) -> float:
     """Return the L2 norm of the weights of ``layer``, normalisation left out."""
-    return float(network.backbone.unit(layer).conv.weight.detach().norm())
+    return float(_weight(network, layer).norm())
 
 
 def channel_norms(network: FoldedNetwork, layer: int, side: Side) -> NDArray[np.float64]:
@@ -21,6 +22,11 @@ def channel_norms(network: FoldedNetwork, layer: int, side: Side) -> NDArray[np.
     Source, for the input side: SparseUpdate of MCUNetV3 (Lin et al., NeurIPS 2022).
     """
     axis = channel_axis(network.graph.layer(layer), side)
-    weight = network.backbone.unit(layer).conv.weight.detach().double()
+    weight = _weight(network, layer).double()
     norms: NDArray[np.float64] = weight.transpose(0, axis).flatten(1).norm(dim=1).numpy()
     return norms
+
+
+def _weight(network: FoldedNetwork, layer: int) -> Tensor:
+    """Return the layer's weight on the CPU: the same norms, and so the same plans, wherever the network runs."""
+    return network.backbone.unit(layer).conv.weight.detach().cpu()

@@ -34,7 +34,7 @@ class FoldedNetwork:
     Parameters
     ----------
     backbone
-        Source of the weights; it is not changed and not kept in step afterwards.
+        Source of the weights, on the device to run on; it is not changed and not kept in step afterwards.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -57,6 +57,11 @@ class FoldedNetwork:
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""
         return self.layers[0][0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie, and everything that is made of them."""
+        return self.layers[0][0].device
 
     @cached_property
     def _rounded(self) -> list[Folded]:

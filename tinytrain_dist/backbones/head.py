@@ -31,7 +31,8 @@ def class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
     Tensor
         Shape [way, F].
     """
-    one_hot = functional.one_hot(labels, way).to(features.dtype)  # [S, way]
+    # [S, way]; torch's one_hot would look at the labels, and on a GPU a look waits for all that is queued
+    one_hot = (labels[:, None] == torch.arange(way, device=labels.device)).to(features.dtype)
     return one_hot.T @ features / one_hot.sum(0)[:, None]
 
 

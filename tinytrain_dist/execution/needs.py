@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tinytrain_dist.foundation.errors import ConfigError
 
+DeviceName = Literal["cpu", "cuda"]
+"""Where a worker computes: ``cuda`` is the GPU that its process sees first."""
 _TINY = 1e-9  # ten workers of 0.1 CPU fit one CPU, whatever the floating point says
 
 

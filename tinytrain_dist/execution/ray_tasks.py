@@ -65,7 +65,8 @@ class RayTaskExecutor:
         import ray
 
         self._ray, self._needs = ray, needs or WorkerNeeds()
-        self._task = ray.remote(max_retries=0, **self._needs.options)(run_call)
+        # max_calls=0: Ray would end a worker that has a GPU, or a share of one, after every call
+        self._task = ray.remote(max_retries=0, max_calls=0, **self._needs.options)(run_call)
         self._max_workers, self._patience_s = max_workers, patience_s
         self._calls: dict[Any, _Running] = {}
         self._ending: dict[Any, _Running] = {}  # cancelled, waited for by nobody, and perhaps still on a worker

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tinytrain_dist.execution.executor import Executor
-from tinytrain_dist.execution.needs import WorkerNeeds
+from tinytrain_dist.execution.needs import DeviceName, WorkerNeeds
 from tinytrain_dist.execution.ray_session import connect
 from tinytrain_dist.execution.ray_tasks import RayTaskExecutor
 from tinytrain_dist.execution.serial import SerialExecutor
@@ -50,6 +50,13 @@ class ExecutorSettings:
             raise ConfigError(f"executor.num_workers: found {self.num_workers}; allowed: 1 or more, or null for all")
         if not self.patience_s >= 0:
             raise ConfigError(f"executor.patience_s: found {self.patience_s}; allowed: 0 or more")
+
+
+def executor_for(device: DeviceName, executor: ExecutorSettings) -> ExecutorSettings:
+    """Return the executor whose workers have a GPU each where ``device`` is one and no share of one is asked for."""
+    if device != "cuda" or executor.needs.num_gpus > 0:
+        return executor
+    return replace(executor, needs=replace(executor.needs, num_gpus=1.0))
 
 
 _connections: list[ExitStack] = []

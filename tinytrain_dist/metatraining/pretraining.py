@@ -13,14 +13,13 @@ from tinytrain_dist.backbones.card import Initialization
 from tinytrain_dist.backbones.teachers import FoundTeacher, find_teacher
 from tinytrain_dist.data.domain import Domain, open_domain
 from tinytrain_dist.data.samplers.class_pool import permutation
-from tinytrain_dist.execution.settings import ExecutorSettings, open_worker_group
+from tinytrain_dist.execution.settings import ExecutorSettings, executor_for, open_worker_group
 from tinytrain_dist.execution.threads import use_one_thread
 from tinytrain_dist.foundation.errors import ConfigError, StorageError
 from tinytrain_dist.foundation.runlog import RunLogger, SilentRunLogger
 from tinytrain_dist.foundation.seeding import generator_of, seed_of
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.metatraining.batch_worker import Batch, BatchWorker
-from tinytrain_dist.metatraining.compute import executor_for
 from tinytrain_dist.metatraining.initialization import InitialWeights, initial_weights
 from tinytrain_dist.metatraining.objectives import Objective
 from tinytrain_dist.metatraining.pretrain_settings import PretrainSettings
@@ -142,7 +141,7 @@ def pretrain(
             stage, validation, folder, run_logger or SilentRunLogger(), command=command, on_checkpoint=on_checkpoint
         )
         factory_args = (settings.backbone, settings.resolution, tuple(roots), settings.compute, objective)
-        with open_worker_group(executor_for(settings.compute, executor), BatchWorker, *factory_args) as group:
+        with open_worker_group(executor_for(settings.device, executor), BatchWorker, *factory_args) as group:
             return run.execute(group, start)
 
 

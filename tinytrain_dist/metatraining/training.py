@@ -11,10 +11,9 @@ import numpy as np
 
 from tinytrain_dist.backbones.card import Initialization
 from tinytrain_dist.data.domain import Domain, open_domain
-from tinytrain_dist.execution.settings import ExecutorSettings, open_worker_group
+from tinytrain_dist.execution.settings import ExecutorSettings, executor_for, open_worker_group
 from tinytrain_dist.execution.threads import use_one_thread
 from tinytrain_dist.foundation.runlog import RunLogger, SilentRunLogger
-from tinytrain_dist.metatraining.compute import executor_for
 from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
 from tinytrain_dist.metatraining.initialization import InitialWeights, initial_weights
 from tinytrain_dist.metatraining.run_folder import RunFolder
@@ -97,7 +96,7 @@ def meta_train(
             stage, validation, folder, run_logger or SilentRunLogger(), command=command, on_checkpoint=on_checkpoint
         )
         factory_args = (settings.backbone, settings.resolution, tuple(roots), settings.compute)
-        with open_worker_group(executor_for(settings.compute, executor), EpisodeWorker, *factory_args) as group:
+        with open_worker_group(executor_for(settings.device, executor), EpisodeWorker, *factory_args) as group:
             return run.execute(group, start)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from tinytrain_dist.data.episodes import EpisodeSettings
+from tinytrain_dist.execution.needs import DeviceName
 from tinytrain_dist.foundation.errors import ConfigError, nearest
-from tinytrain_dist.metatraining.compute import Compute, DeviceName, PrecisionName
+from tinytrain_dist.metatraining.compute import Compute, PrecisionName
 
 OptimizerName = Literal["sgd", "adam"]
 

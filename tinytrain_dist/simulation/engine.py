@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tinytrain_dist import __version__
-from tinytrain_dist.execution.settings import ExecutorSettings, open_executor
+from tinytrain_dist.adaptation.numerics import check_machine
+from tinytrain_dist.execution.settings import ExecutorSettings, executor_for, open_executor
 from tinytrain_dist.foundation.errors import (
     ExitCode,
     RunLockedError,
@@ -110,6 +111,7 @@ def simulate(
     TooManyFailuresError
         More than ``max_failed_share`` of the tasks failed.
     """
+    executor = executor_on(settings, executor or ExecutorSettings())
     plan = plan_run(settings)
     name, place = check_name(run_id or run_id_of(plan.identity), what="run id"), open_storage(root)
     storage = free_place(place, name) if force_new else place.below(name)
@@ -117,10 +119,20 @@ def simulate(
     log = RunLog()
     with run_lock(storage, say=log.say) as lock:
         check_identity(storage, plan.identity)
-        run = _Run(plan, storage, lock, log, executor=executor or ExecutorSettings(), config=dict(config or {}))
+        run = _Run(plan, storage, lock, log, executor=executor, config=dict(config or {}))
         run.open()
         with log.kept_in(log_file(storage), guard=lock.check):  # not before: a run that is refused is left alone
             return run.go()
+
+
+def executor_on(settings: SimulationSettings, executor: ExecutorSettings) -> ExecutorSettings:
+    """Return the executor whose workers have what ``settings`` compute on.
+
+    Raises ``ConfigError`` where they run in this very process and it does not have it; a cluster says so itself.
+    """
+    if executor.kind == "serial":
+        check_machine(settings.finetune)
+    return executor_for(settings.finetune.device, executor)
 
 
 class _Run:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinytrain_dist.adaptation.criteria import CRITERIA
 from tinytrain_dist.adaptation.methods import METHODS
-from tinytrain_dist.adaptation.numerics import check_numerics
+from tinytrain_dist.adaptation.numerics import check_machine
 from tinytrain_dist.backbones.checkpoint import checkpoint_hash, load_checkpoint
 from tinytrain_dist.backbones.flat_state import state_to_flat
 from tinytrain_dist.backbones.head import SCALE_DEFAULT
@@ -72,7 +72,8 @@ def expected_support(episodes: EpisodeSettings) -> int:
 
 def plan_run(settings: SimulationSettings) -> RunPlan:
     """Check and load everything; raises the error of the first thing that is wrong, before anything runs."""
-    check_numerics(settings.finetune.numerics)
+    if settings.finetune.device == "cpu":  # a GPU need be only where the workers are: each of them looks for itself
+        check_machine(settings.finetune)
     graph = layer_graph(settings.backbone, settings.resolution)
     for method in settings.methods:
         METHODS[method].check(graph, settings.selection)

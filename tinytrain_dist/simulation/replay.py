@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
+from tinytrain_dist.adaptation.numerics import check_machine
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.backbones.card import checkpoint_files, read_card
 from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec
@@ -197,6 +198,7 @@ def _check_same_run(record: Mapping[str, Any], plan: RunPlan) -> None:
 def _computed(plan: RunPlan, stored: Sequence[Row]) -> list[Row]:
     """Return the replayed row of each stored one, as the store would hold it."""
     use_one_thread()
+    check_machine(plan.settings.finetune)
     first, settings = stored[0], plan.settings
     spec = EpisodeSpec.of(
         plan.domains[0], split=settings.split, settings=settings.episodes, seed=settings.seed, index=first["task_index"]

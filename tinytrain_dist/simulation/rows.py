@@ -47,6 +47,7 @@ def variant_of(method: Method, setup: UnitSetup) -> str:
     settings = method.variant_settings(setup.finetune, setup.selection)
     short = {"criterion": "", "channel_ratio": "r", "learning_rate": "lr", "iterations": "k"}
     words = [f"{prefix}{settings[key]}" for key, prefix in short.items() if key in settings]
+    words += [str(settings["device"])] if "device" in settings else []
     digest = content_hash({**settings, "resolution": setup.resolution}, length=6)
     return "-".join([*words, digest])
 

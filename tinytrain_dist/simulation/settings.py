@@ -130,8 +130,12 @@ def identity_of(
 
 
 def tuning_values(finetune: FineTuneSettings) -> dict[str, Any]:
-    """Return the settings of the fine-tuning but for its arithmetic, which stands beside them in an identity."""
-    return {key: value for key, value in asdict(finetune).items() if key != "numerics"}
+    """Return the settings of the fine-tuning but for its arithmetic, which stands beside them in an identity.
+
+    The device came later: where it is the CPU, runs are what they were without it, and it is not named.
+    """
+    left_out = {"numerics"} | ({"device"} if finetune.device == "cpu" else set())
+    return {key: value for key, value in asdict(finetune).items() if key not in left_out}
 
 
 def run_id_of(identity: dict[str, Any]) -> str:

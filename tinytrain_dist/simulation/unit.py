@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
+import torch
+
 from tinytrain_dist.adaptation.fine_tuning import Adaptation, pass_start
 from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_information
 from tinytrain_dist.adaptation.methods import METHODS, Method, PlanQuestion
@@ -217,13 +219,17 @@ class MachineError(TinyTrainError):
     exit_code = ExitCode.STORAGE
 
 
+_OF_MACHINE = (StorageError, ConfigError, MachineError, torch.OutOfMemoryError, torch.AcceleratorError)
+
+
 def _check_machine(error: Exception) -> None:
     """Raise ``MachineError`` for what any other task would meet here, too: a system call that fails, settings.
 
-    A task's own trouble (an image that cannot be decoded, too much memory, a bug) is none: it would fail anywhere.
+    A task's own trouble (an image that cannot be decoded, too much memory, a bug) is none: it would fail anywhere. A
+    GPU is shared by workers, and what a task takes of it is bounded: a full or a broken one is the machine's trouble.
     """
     of_system = isinstance(error, OSError) and error.errno is not None  # an image library raises it without a number
-    if of_system or isinstance(error, StorageError | ConfigError | MachineError):
+    if of_system or isinstance(error, _OF_MACHINE):
         raise MachineError(f"{socket.gethostname()}: {describe(error)}") from error
 
 

@@ -15,8 +15,10 @@ from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.backbones.flat_state import flat_to_state
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.backbones.torch_device import torch_device
 from tinytrain_dist.data.domain import open_domain
-from tinytrain_dist.foundation.errors import DataError, StorageError, TinyTrainError
+from tinytrain_dist.execution.needs import DeviceName
+from tinytrain_dist.foundation.errors import ConfigError, DataError, StorageError, TinyTrainError
 from tinytrain_dist.foundation.storage import open_storage
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.simulation.dispatch import ChunkReport, Tick
@@ -28,18 +30,27 @@ from tinytrain_dist.simulation.unit import MachineError, StoredTask, Unit, UnitR
 
 TICK_S = 1.0
 """A first attempt says where it is about once a second; later ones, which look for a culprit, at every task."""
-_networks: dict[tuple[str, str, int], FoldedNetwork] = {}
+_networks: dict[tuple[str, str, int, str], FoldedNetwork] = {}
 
 
 def network_of(setup: UnitSetup, flat: NDArray[np.float32]) -> FoldedNetwork:
-    """Return the folded network of the setup's checkpoint; built once per process."""
-    key = (setup.checkpoint, setup.backbone, setup.resolution)
+    """Return the folded network of the setup's checkpoint on its device; built once per process."""
+    device = setup.finetune.device
+    key = (setup.checkpoint, setup.backbone, setup.resolution, device)
     if key not in _networks:
         backbone = build_backbone(setup.backbone, resolution=setup.resolution)
         flat_to_state(backbone, flat)
         _networks.clear()
-        _networks[key] = FoldedNetwork(backbone)
+        _networks[key] = FoldedNetwork(backbone.to(_device(device)))
     return _networks[key]
+
+
+def _device(name: DeviceName) -> torch.device:
+    """Return the device; raises ``MachineError`` where this machine has none such: it computes nothing then."""
+    try:
+        return torch_device(name, key="finetune.device")
+    except ConfigError as error:
+        raise MachineError(f"{socket.gethostname()}: {error}") from error
 
 
 def run_chunk(
@@ -60,7 +71,7 @@ def run_chunk(
         _check_domain(setup, chunk.domain)
         stored = read_stored(storage, chunk, setup=setup)
         results, seconds = yield from _computed(network_of(setup, flat), setup, chunk, stored)
-        return ChunkReport(write_shard(storage, chunk, results, setup=setup), seconds, kind_of_machine())
+        return ChunkReport(write_shard(storage, chunk, results, setup=setup), seconds, _computed_on(setup))
     except (StorageError, DataError, MachineError) as error:
         return error
 
@@ -68,6 +79,13 @@ def run_chunk(
 def kind_of_machine() -> str:
     """Return what the last digits of a number depend on: PyTorch's version, and which kernels it takes on this CPU."""
     return f"torch {torch.__version__}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _computed_on(setup: UnitSetup) -> str:
+    """Return the kind of this machine, and of its GPU where that is what computes."""
+    if setup.finetune.device == "cpu":
+        return kind_of_machine()
+    return f"{kind_of_machine()}, {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
 
 
 def _check_domain(setup: UnitSetup, name: str) -> None:

@@ -49,4 +49,4 @@ def _torch() -> Diagnosis:
         return problem("torch", f"cannot be imported: {error}", _INSTALL, exit_code=ExitCode.USAGE)
     cuda = f"CUDA {torch.version.cuda} build" if torch.version.cuda else "CPU build"
     seen = f", {torch.cuda.device_count()} GPUs seen" if torch.version.cuda else ""
-    return ok("torch", f"{torch.__version__}: {cuda}{seen}; results are computed on the CPU")
+    return ok("torch", f"{torch.__version__}: {cuda}{seen}; results are computed on the CPU unless a setting says cuda")

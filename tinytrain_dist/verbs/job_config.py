@@ -74,8 +74,10 @@ class DevicesConfig:
 class FineTuneConfig:
     """Fine-tuning; ``scale`` null takes the checkpoint's (cosine) or 1 (euclidean).
 
-    ``learning_rate`` ``auto`` chooses one of ``rate_search.rates`` on meta-validation classes. ``numerics`` ``auto``
-    is bf16 in mode fast where the CPU that starts the run multiplies it faster than fp32, else fp32.
+    ``learning_rate`` ``auto`` chooses one of ``rate_search.rates`` on meta-validation classes. ``device=cuda`` (mode
+    fast) gives every worker a GPU, or a share of one by ``executor.num_gpus=0.125``: eight tasks at a time on it.
+    ``numerics`` ``auto`` is bf16 in mode fast where the CPU (the GPU) of the machine that starts the run multiplies it
+    faster than fp32, else fp32.
     """
 
     iterations: int = 40
@@ -88,6 +90,7 @@ class FineTuneConfig:
     mode: str = "reference"
     pool_views: int = 8
     numerics: str = "auto"
+    device: str = "cpu"
     curve_every: int = 10
 
 

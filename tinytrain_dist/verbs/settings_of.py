@@ -103,13 +103,15 @@ def _rate(config: JobConfig) -> float:
 
 
 def _numerics(config: JobConfig) -> str:
-    """Return the given arithmetic; in place of ``auto`` what this CPU is best at: one answer for the whole run."""
+    """Return the given arithmetic; in place of ``auto`` what is best on this machine: one answer for the whole run."""
     found = config.finetune.numerics
     if found not in (AUTO, *get_args(Numerics)):
         raise ConfigError(f"finetune.numerics: found {found!r}; allowed: {AUTO}, {', '.join(get_args(Numerics))}")
     if found != AUTO:
         return found
-    return best_numerics() if config.finetune.mode == "fast" else "fp32"
+    if config.finetune.mode != "fast":
+        return "fp32"
+    return best_numerics("cuda" if config.finetune.device == "cuda" else "cpu")
 
 
 def meta_train_settings(config: JobConfig) -> MetaTrainSettings:

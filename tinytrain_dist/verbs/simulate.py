@@ -17,7 +17,7 @@ from tinytrain_dist.reporting.page import write_page
 from tinytrain_dist.reporting.rendering import render_table
 from tinytrain_dist.reporting.runs import open_run
 from tinytrain_dist.reporting.wandb_run import log_to_wandb
-from tinytrain_dist.simulation.engine import SimulationResult, simulate
+from tinytrain_dist.simulation.engine import SimulationResult, executor_on, simulate
 from tinytrain_dist.simulation.plan_run import plan_run
 from tinytrain_dist.simulation.rate_search import search_rate
 from tinytrain_dist.simulation.run_document import RATE_SEARCH
@@ -100,6 +100,7 @@ def _check_place(config: JobConfig, root: str) -> None:
 def checked_settings(config: JobConfig) -> SimulationSettings:
     """Return the simulation asked for; what is wrong with it is said before a cluster or an earlier stage starts."""
     settings = simulation_settings(config, weights=given_weights(config))
+    executor_on(settings, executor_settings(config.executor))
     plan_run(settings)
     if (grid := rate_grid(config)) is not None:
         grid.check(settings)

@@ -111,8 +111,9 @@ def training_settings(finetune: FineTuneSettings) -> dict[str, object]:
 
 
 def arithmetic(finetune: FineTuneSettings) -> dict[str, object]:
-    """Return the arithmetic where it is another one than float32."""
-    return {} if finetune.numerics == "fp32" else {"numerics": finetune.numerics}
+    """Return the arithmetic where it is another one than float32, and the device where it is no CPU."""
+    found: dict[str, object] = {} if finetune.numerics == "fp32" else {"numerics": finetune.numerics}
+    return found if finetune.device == "cpu" else found | {"device": finetune.device}
 
 
 def _modules() -> list[str]:

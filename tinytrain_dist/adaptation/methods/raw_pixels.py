@@ -33,8 +33,8 @@ class RawPixels(Method):
     def adapt(self, task: TargetTask, plan: UpdatePlan) -> Adaptation:
         """Return the accuracy of the pixel baseline as before and after."""
         support, query = pixel_features(task.episode.support_images), pixel_features(task.episode.query_images)
-        prototypes = class_means(support, task.support_labels, task.way)
-        share = accuracy(cosine_logits(query, prototypes), task.query_labels)
+        prototypes = class_means(support, task.support_labels.cpu(), task.way)  # wherever the networks run
+        share = accuracy(cosine_logits(query, prototypes), task.query_labels.cpu())
         return Adaptation(accuracy_before=share, accuracy_after=share)
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
