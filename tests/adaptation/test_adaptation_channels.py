@@ -102,6 +102,7 @@ def test_delta_before_the_activation_equals_brute_force() -> None:
     assert any(not np.allclose(before.channels[i], after.channels[i]) for i in every), "some position is saturated"
 
 
+@pytest.mark.slow
 def test_the_euclidean_head_is_minus_the_mean_squared_difference() -> None:
     task = tiny_task(settings=FineTuneSettings(distance="euclidean", iterations=8, augment=False))
     features, prototypes = torch.randn(4, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)

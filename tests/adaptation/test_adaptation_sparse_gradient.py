@@ -114,6 +114,7 @@ def tiny_plans(draw: st.DrawFn) -> UpdatePlan:
     return plan_of(*updates, bias=bias, scale=scale)
 
 
+@pytest.mark.slow
 @given(tiny_plans())
 @settings(max_examples=30)
 def test_the_gradient_of_any_plan_is_its_share_of_the_dense_gradient(plan: UpdatePlan) -> None:

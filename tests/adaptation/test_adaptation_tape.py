@@ -89,6 +89,19 @@ def test_the_bytes_of_the_methods(name: str, method: str) -> None:
     assert kept(network, plan).saved_bytes == saved_exact_bytes(network.graph, plan, batch=NUM_IMAGES, mask_bits=8)
 
 
+@pytest.mark.parametrize("name", ["mcunet", "mobilenet_v2", "proxylessnas"])
+def test_a_module_whose_block_is_touched_in_the_middle_first(name: str) -> None:
+    graph = NETWORKS[name].graph
+    for opening, middle, end in [
+        [x.index for x in graph.block_layers(graph.layer(e).block)] for e in block_ends(graph)[1:4]
+    ]:
+        for first in (opening, middle, end):
+            plan = UpdatePlan(backbone=graph.name, updates=(), scale_layers=(first,), adapters=(end,))
+            assert pass_start(plan, graph) == opening
+            found = kept(NETWORKS[name], plan).saved_bytes
+            assert found == saved_exact_bytes(graph, plan, batch=NUM_IMAGES, mask_bits=8)
+
+
 @pytest.mark.parametrize(
     "plan", [plan_of(LayerUpdate(layer=7, channels=(0, 5)), LayerUpdate(layer=9)), adapter_plan(GRAPH)]
 )
@@ -131,6 +144,7 @@ def test_micro_batches_give_the_same_gradient(name: str, images: int, monkeypatc
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_same_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fine_tune(tiny_task(), full_plan(GRAPH))
     monkeypatch.setattr(fine_tuning, "TAPE_BYTES", 1)

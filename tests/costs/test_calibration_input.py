@@ -90,6 +90,7 @@ def test_no_shipped_row_looks_like_another_unit() -> None:
         assert all(10 * low < row.latency_ms * 1e6 / row.operations.macs < high / 10 for row in own)
 
 
+@pytest.mark.slow
 def test_a_row_a_hundred_times_off_is_named_and_costs_the_word(tmp_path: Path) -> None:
     rows = [row | {"profile": "mine", "board": "mine"} for row in GOOD]
     rows[2]["latency_ms"] = str(100 * float(rows[2]["latency_ms"]))

@@ -94,6 +94,7 @@ def test_energy_in_another_unit(tmp_path: Path, factor: float) -> None:
         calibrated(tmp_path, [*rows[:2], times(rows[2], factor, column="energy_mj")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "change", "words"),
     [
@@ -148,6 +149,7 @@ def test_a_rejected_run_is_not_fitted(tmp_path: Path) -> None:
     assert len(read_training_runs(path)) == len(RUNS) - 1
 
 
+@pytest.mark.slow
 def test_a_row_added_to_a_shipped_setting_stands_beside_the_shipped_rows(tmp_path: Path) -> None:
     shipped = next(row for row in cells_of() if row["profile"] == "stm32l4r5" and row["family"] == "mobilenet_v1")
     bigger = {name: str(2 * float(shipped[name])) for name in ("macs_pointwise", "latency_ms", "energy_mj")}

@@ -160,6 +160,7 @@ def test_a_new_board_may_extend_a_profile_of_another_folder(tmp_path: Path) -> N
     assert main(["devices", "check", str(out / "child.yaml")]) == ExitCode.BAD_INPUT
 
 
+@pytest.mark.slow
 def test_rows_of_one_family_only_are_named(tmp_path: Path) -> None:
     rows = [row for row in board_rows("odd", profile="stm32h747") if row["family"] == "mobilenet_v1"]
     report = calibrate_files([write_cells(tmp_path / "rows.csv", rows)], [], out=None)["profiles"]

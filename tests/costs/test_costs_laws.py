@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from paper_tables import from_layer
@@ -86,6 +87,7 @@ def test_monotone_in_adapters_and_biases(case: tuple[LayerGraph, UpdatePlan], da
     _none_less(_costs(graph, replace(plan, **{key: getattr(plan, key)[:kept]})), _costs(graph, plan))
 
 
+@pytest.mark.slow
 @FEW
 @given(plans(biases=True, adapters=True), st.integers(1, 64), st.integers(0, 64))
 def test_monotone_in_batch(case: tuple[LayerGraph, UpdatePlan], batch: int, extra: int) -> None:
@@ -94,6 +96,7 @@ def test_monotone_in_batch(case: tuple[LayerGraph, UpdatePlan], batch: int, extr
     assert full_memory(graph, batch=batch).total_bytes <= full_memory(graph, batch=batch + extra).total_bytes
 
 
+@pytest.mark.slow
 @FEW
 @given(plans(), st.integers(16, 256), st.integers(0, 128))
 def test_monotone_in_resolution(case: tuple[LayerGraph, UpdatePlan], low: int, extra: int) -> None:

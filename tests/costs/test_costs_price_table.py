@@ -74,6 +74,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_every_method_on_every_device(workload: Workload) -> None:
     assert_equal_to_single_prices(MCUNET, [plan_of(MCUNET, method) for method in STATIC_METHODS], workload)

@@ -149,6 +149,7 @@ def test_a_ratio_is_shown_at_equal_batch_beside_the_papers(capsys: pytest.Captur
     assert found["backward_macs"] == pytest.approx(44.9 / 11.88, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["mcunet", "mobilenet_v2", "proxylessnas", "mobilenet_v2_no_mix"])
 def test_all_methods(capsys: pytest.CaptureFixture[str], backbone: str) -> None:
     words = ("costs", "--backbone", backbone, "--all-methods", "--device", "stm32f746")

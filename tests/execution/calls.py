@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from tinytrain_dist.execution.ahead import Ahead
 
 
 def double(value: int) -> int:
@@ -75,6 +77,19 @@ class Adder:
 
     def refuse(self, slot: int) -> int:
         raise KeyError(slot)
+
+
+class Preparer:
+    """A worker that prepares what it expects; says when it prepared a slot."""
+
+    def __init__(self) -> None:
+        self.ahead: Ahead[str, float] = Ahead(lambda slot: time.monotonic())
+
+    def expect(self, slots: Sequence[str]) -> None:
+        self.ahead.expect(slots)
+
+    def prepared_at(self, slot: str) -> float:
+        return self.ahead.get(slot)
 
 
 def dying_factory() -> Adder:

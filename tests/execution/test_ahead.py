@@ -44,3 +44,18 @@ def test_an_error_arrives_where_the_item_is_asked_for() -> None:
     with pytest.raises(ZeroDivisionError):
         ahead.get(items[1])
     assert ahead.get(items[2]) == 0.5
+
+
+def test_what_was_begun_is_kept_where_it_is_expected_again() -> None:
+    seen: list[str] = []
+    ahead = Ahead(seen.append)
+    ahead.expect(["a", "b", "c"])
+    ahead.get("a")
+    ahead.get("b")
+    ahead.expect(["".join("c"), "d"])  # an equal item, as one that has travelled is
+    ahead.get("c")
+    ahead.get("d")
+    assert seen == ["a", "b", "c", "d"]
+    ahead.expect(["e"])
+    ahead.expect(["f", "e"])  # another order: begun again
+    assert (ahead.get("f"), ahead.get("e")) == (None, None) and seen[-2:] == ["f", "e"]

@@ -209,6 +209,20 @@ def test_group_equals_serial_and_survives_a_killed_actor(connection: None, tmp_p
         assert group.run_round("add", shared, [1]) == [(1, 13.0)]
 
 
+@pytest.mark.parametrize("settings", [SERIAL, TWO], ids=["serial", "two actors"])
+def test_the_next_round_is_prepared_before_it_begins(connection: None, settings: ExecutorSettings) -> None:
+    now, later = [f"now {i}" for i in range(4)], [f"later {i}" for i in range(4)]
+    with open_worker_group(settings, calls.Preparer, slots_per_call=1) as group:
+        group.run_round("prepared_at", [], now)  # both actors answer from here on
+        group.run_round("prepared_at", [], now, upcoming=later)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        early = [at < begun for at in group.run_round("prepared_at", [], later, upcoming=now)]
+        assert early[:2] == [True, True]  # of two actors the first slot of each
+        begun = time.monotonic()
+        assert all(at > begun for at in group.run_round("prepared_at", [], ["something else"] * 2))
+
+
 def test_a_group_takes_what_its_workers_need(connection: None) -> None:
     halves = ExecutorSettings(num_workers=3, needs=WorkerNeeds(num_cpus=0.5))
     with open_worker_group(halves, calls.Adder, 5) as group:

@@ -76,6 +76,7 @@ def test_the_value_of_a_generator_is_what_it_returns() -> None:
     assert outcome is not None and outcome.value == 3
 
 
+@pytest.mark.slow
 def test_a_call_that_takes_too_much_memory_is_an_error_and_the_next_one_runs() -> None:
     limit = resident_bytes() + 200_000_000
     with open_executor(ExecutorSettings(kind="serial", needs=WorkerNeeds(memory_bytes=limit))) as executor:

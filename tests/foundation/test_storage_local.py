@@ -55,6 +55,7 @@ def crash_at(countdown: int, *, after: bool) -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.none() | st.binary(max_size=9),

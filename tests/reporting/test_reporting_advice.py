@@ -176,6 +176,7 @@ def test_hostile_names_do_not_steer_a_terminal(make_run: Callable[..., Path]) ->
     assert "<script>" in text and "\x1b" not in text
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     st.tuples(*[st.one_of(st.none(), st.floats(200.0, 60_000.0)) for _ in range(2)]),

@@ -95,6 +95,7 @@ def test_p99_needs_299_tasks(make_run: MakeRun) -> None:
     assert row.latency_p99_ms == pytest.approx(np.quantile(np.arange(299), 0.99))
 
 
+@pytest.mark.slow
 def test_bootstrap_is_stated_and_close_to_students_t(make_run: MakeRun, capsys: Capture) -> None:
     path = make_run(grid_rows(num_tasks=60))
     t, boot = (comparison_table(open_run(path), by="method", interval=k) for k in ("t", "bootstrap"))

@@ -172,6 +172,7 @@ def test_potentials_are_shares_of_each_task(full_run: Path) -> None:
     assert all(low < mean < high for mean, low, high in pooled["shares"].values())
 
 
+@pytest.mark.slow
 def test_a_fair_sample_of_very_many_side_files_is_read(full_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_parts, "MAX_FILES", 4)
     assert next(p for p in figures(full_run)["potentials"] if p["d"] == ALL)["n"] == 4

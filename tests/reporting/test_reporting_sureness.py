@@ -49,6 +49,7 @@ def line(run: RunResults, method: str = "tinytrain", device: str = "stm32f746", 
     return next(row for row in found if (row.method, row.device) == (method, device))
 
 
+@pytest.mark.slow
 def test_what_is_extrapolated_stands_beside_every_standing(make_run: MakeRun, tmp_path: Path, capsys: Capture) -> None:
     run = open_run(make_run(extrapolated_rows()))
     row = line(run)
@@ -101,6 +102,7 @@ def test_every_file_of_the_planner_says_arithmetic_batch_and_standing(
             assert named == ("fp32", "int8", "1") and entry["standing"].startswith("estimate"), (section, entry)
 
 
+@pytest.mark.slow
 def test_the_page_and_the_report_say_arithmetic_and_batch(make_run: MakeRun) -> None:
     run = open_run(make_run(extrapolated_rows()))
     page = PageData(run).document()

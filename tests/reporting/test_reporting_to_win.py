@@ -31,6 +31,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> ComparisonRow:
     return next(row for row in comparison_table(run) if row.fits_share == 1.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(LINES, st.integers(0, 12), st.data())
 def test_the_gain_said_makes_the_rule_choose_it_and_less_does_not(

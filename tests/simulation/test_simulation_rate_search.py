@@ -33,6 +33,7 @@ def test_the_best_mean_over_methods_is_chosen_and_the_table_says_why(tmp_path: P
     assert choice.scores[f"{choice.rate:g}"] == max(choice.scores.values())
 
 
+@pytest.mark.slow
 def test_a_second_search_computes_nothing_and_a_larger_one_only_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def alter(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 TASK = "signs/test/fixed-3w2s3q/s0/1"
 
 
+@pytest.mark.slow
 def test_every_row_of_a_run_comes_out_again(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored = pq.read_table(made / "results").to_pylist()
     count = 0

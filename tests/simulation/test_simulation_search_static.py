@@ -142,6 +142,7 @@ def test_more_generations_continue_from_the_scores_that_are_there(tmp_path: Path
     assert find(tmp_path / "found.yaml", evolution=longer) == find(tmp_path / "fresh.yaml", evolution=longer)
 
 
+@pytest.mark.slow
 def test_the_scores_of_another_search_are_refused(tmp_path: Path) -> None:
     find(tmp_path / "found.yaml")
     with pytest.raises(RunLockedError, match="resolution: 32 there, 40 asked"):

@@ -41,6 +41,7 @@ def test_a_loss_that_is_no_number_is_a_row_that_says_so(tmp_path: Path, capsys: 
     assert "exit code 5: partial: some rows failed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_budget_nothing_fits_in_is_a_result_that_says_what_is_missing(tmp_path: Path) -> None:
     (row,) = simulated(tmp_path, "budget.memory_bytes=1")
     assert (row["status"], row["plan_status"], row["fits"], row["signature"]) == ("ok", "infeasible", "no", "stalled")

@@ -20,12 +20,13 @@ from tinytrain_dist.verbs.compose import compose_job
 from tinytrain_dist.verbs.settings_of import simulation_settings
 
 SEARCH = (
-    "search-static", "--backbone", "mobilenet_v2_w0.1", "--budget-compute-share", "0.05", "--generations", "1",
-    "--population", "2", "--tasks", "1", "--iterations", "1", "--resolution", "32", "--way", "3", "--shot", "1",
-    "--query", "2", "--executor", "serial",
+    "search-static", "--backbone", "mobilenet_v2_w0.1", "--weights", "random", "--budget-compute-share", "0.05",
+    "--generations", "1", "--population", "2", "--tasks", "1", "--iterations", "1", "--resolution", "32",
+    "--way", "3", "--shot", "1", "--query", "2", "--executor", "serial",
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_found_scheme_is_used_by_sparse_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "found.yaml"
     assert main([*SEARCH, "--budget-memory-bytes", "1000000", "--out", str(out), "--json"]) == ExitCode.DONE
@@ -66,6 +67,7 @@ def test_a_budget_is_a_number_of_bytes(value: str, tmp_path: Path, capsys: pytes
         (["--tasks", "0"], "--tasks: found 0"),
         (["--iterations", "0"], "--iterations: found 0; allowed: 1 or more"),
         (["--learning-rate", "nan"], "--learning-rate: found nan; allowed: above 0, below 10"),
+        (["--weights", "shipped", "--backbone", "mcunett"], "did you mean 'mcunet'"),
         (["--weights", "shipped"], "no weights are shipped for backbone 'mobilenet_v2_w0.1'"),
         (["--executor", "rya"], "did you mean 'ray'"),
         (["--generation", "1"], "did you mean '--generations'"),

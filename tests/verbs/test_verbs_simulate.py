@@ -42,6 +42,7 @@ def test_a_held_run_names_its_holder(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert err.splitlines()[-1] == "exit code 4: run locked or incompatible"
 
 
+@pytest.mark.slow
 def test_a_changed_identity_lists_its_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(tmp_path, "methods=[raw_pixels]") == ExitCode.DONE
     assert simulate(tmp_path, "methods=[raw_pixels]", "seed=7", "finetune.learning_rate=0.01") == ExitCode.LOCKED

@@ -155,6 +155,7 @@ def test_initializations_stand_side_by_side(done: Callable[[str], Path]) -> None
     assert any("mobilenet_v2_w0.1, pretrained (" in note for note in document(folder)["notes"])
 
 
+@pytest.mark.slow
 def test_every_shipped_study_composes() -> None:
     assert study_names() == sorted(TINY_STUDIES)
     for name in study_names():

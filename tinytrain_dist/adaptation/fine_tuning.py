@@ -200,7 +200,7 @@ def pass_start(plan: UpdatePlan, graph: LayerGraph) -> int:
     """Return the layer up to which the frozen prefix runs once: a lite residual module needs its block's input."""
     first = plan.earliest_layer
     assert first is not None
-    return graph.block_layers(graph.layer(first).block)[0].index if first in plan.adapters else first
+    return min([first, *(graph.block_layers(graph.layer(end).block)[0].index for end in plan.adapters)])
 
 
 def make_optimizer(values: Tensor, settings: FineTuneSettings) -> torch.optim.Optimizer:

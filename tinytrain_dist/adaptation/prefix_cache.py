@@ -46,6 +46,11 @@ class PrefixCache:
                 return state
         return known[cut]
 
+    @torch.no_grad()
+    def run(self, images: Tensor, cut: int) -> LayerState:
+        """Return what layer ``cut`` receives for ``images`` that will not come again."""
+        return self._run(LayerState(images), 0, cut)
+
     def _keep(self, known: dict[int, LayerState], cut: int, state: LayerState, limit_bytes: int | None) -> bool:
         size = sum(t.numel() * t.element_size() for t in state if t is not None)
         if size > self._left_bytes or (limit_bytes is not None and size > limit_bytes):

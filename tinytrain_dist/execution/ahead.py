@@ -30,16 +30,21 @@ class Ahead(Generic[S, T]):
         self._started: deque[tuple[S, Future[T]]] = deque()
 
     def expect(self, items: Sequence[S]) -> None:
-        """Forget what was expected before and start on ``items``."""
-        self._started.clear()
-        self._expected = deque(items)
+        """Start on ``items``, and forget what was expected before; what ``items`` begin with and is begun, is kept."""
+        kept, wanted = deque[tuple[S, Future[T]]](), deque(items)
+        while self._started and wanted and self._started[0][0] == wanted[0]:
+            kept.append(self._started.popleft())
+            wanted.popleft()
+        for _, future in self._started:
+            future.cancel()
+        self._started, self._expected = kept, wanted
         if self._expected and self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=use_one_thread)
         self._start_more()
 
     def get(self, item: S) -> T:
         """Return the prepared item; an exception of its preparation is raised here."""
-        if not self._started or self._started[0][0] is not item:
+        if not self._started or self._started[0][0] != item:
             self.expect([])
             return self._prepare(item)
         _, future = self._started.popleft()

@@ -4,7 +4,7 @@ A dead Ray actor is replaced by a new one and its slots go to whoever is free. R
 off (``max_restarts=0``): an actor that can never be scheduled again would keep the queue that is fed to
 it. Only an actor that has answered gets slots, so one that waits for a CPU holds up nothing. Between rounds
 actors join and leave as the cluster's nodes do. A worker with a method ``expect`` is told a call's slots
-before the first, so that it can prepare the next one while it computes.
+before the first, and after them those it will most likely get next, so that it can prepare while it computes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -37,9 +38,12 @@ class WorkerGroup(Protocol):
     def num_workers(self) -> int:
         """Number of workers; of Ray actors it follows the cluster."""
 
-    def run_round(self, method: str, shared: Sequence[Any], slots: Sequence[Any]) -> list[Any]:
+    def run_round(
+        self, method: str, shared: Sequence[Any], slots: Sequence[Any], *, upcoming: Sequence[Any] = ()
+    ) -> list[Any]:
         """Call ``worker.method(*shared, slot)`` for every slot; results in slot order.
 
+        ``upcoming`` are the slots of the next round, where they are known: they may be prepared, and nothing more.
         An exception of the method is raised here. A slot whose worker dies goes to another one; after
         ``MAX_ATTEMPTS`` such deaths ``TooManyFailuresError`` names it.
         """
@@ -77,16 +81,20 @@ class SerialWorkerGroup(_Closing):
         keep_freed_memory()
         self._worker = factory(*args)
 
-    def run_round(self, method: str, shared: Sequence[Any], slots: Sequence[Any]) -> list[Any]:
+    def run_round(
+        self, method: str, shared: Sequence[Any], slots: Sequence[Any], *, upcoming: Sequence[Any] = ()
+    ) -> list[Any]:
         """Run the slots one after another."""
         use_one_thread()
-        return _call_all(self._worker, method, shared, slots)
+        return _call_all(self._worker, method, shared, slots, upcoming)
 
 
-def _call_all(worker: Any, method: str, shared: Sequence[Any], slots: Sequence[Any]) -> list[Any]:
+def _call_all(
+    worker: Any, method: str, shared: Sequence[Any], slots: Sequence[Any], upcoming: Sequence[Any]
+) -> list[Any]:
     call, expect = getattr(worker, method), getattr(worker, "expect", None)
     if expect is not None:
-        expect(slots)
+        expect([*slots, *upcoming])
     return [call(*shared, slot) for slot in slots]
 
 
@@ -107,10 +115,10 @@ class _Host:
             return _portable(error)
         return None
 
-    def run(self, method: str, slots: Sequence[Any], *shared: Any) -> list[Any] | Exception:
+    def run(self, method: str, slots: Sequence[Any], upcoming: Sequence[Any], *shared: Any) -> list[Any] | Exception:
         use_one_thread()
         try:
-            return _call_all(self._worker, method, shared, slots)
+            return _call_all(self._worker, method, shared, slots, upcoming)
         except Exception as error:
             return _portable(error)
 
@@ -129,6 +137,7 @@ class _Actor:
     handle: Any
     reference: Any = None  # of the call in flight
     chunk: list[int] | None = None  # slots of that call; None: it is starting, or idle
+    turn: int = 0  # number of that call
     ready: bool = False
 
 
@@ -167,6 +176,7 @@ class RayActorGroup(_Closing):
         self._follow_cluster()
         self._no_room_since: float | None = None
         self._deaths_at_start = 0
+        self._turns = count(1)
 
     @property
     def num_workers(self) -> int:
@@ -197,27 +207,34 @@ class RayActorGroup(_Closing):
         handle = self._actor_class.remote(*self._make)
         return _Actor(handle, reference=handle.ready.remote())
 
-    def run_round(self, method: str, shared: Sequence[Any], slots: Sequence[Any]) -> list[Any]:
+    def run_round(
+        self, method: str, shared: Sequence[Any], slots: Sequence[Any], *, upcoming: Sequence[Any] = ()
+    ) -> list[Any]:
         """Deal the slots to whoever is free; shared values are stored once."""
         assert self._actors, "the group is closed (an exception in a round closes it)"
         try:
             self._follow_cluster()
-            return self._run_round(method, [self._ray.put(value) for value in shared], slots)
+            references = [self._ray.put(value) for value in shared]
+            return self._run_round(method, references, slots, upcoming)
         except BaseException:
             self.close()
             raise
 
-    def _run_round(self, method: str, references: list[Any], slots: Sequence[Any]) -> list[Any]:
+    def _run_round(
+        self, method: str, references: list[Any], slots: Sequence[Any], upcoming: Sequence[Any]
+    ) -> list[Any]:
         results: list[Any] = [None] * len(slots)
         attempts = [0] * len(slots)
         waiting = self._cut(len(slots))
+        later = [[upcoming[index] for index in chunk] for chunk in self._cut(len(upcoming))]
         num_missing = len(slots)
         while num_missing:
-            for actor in self._actors:
-                if actor.ready and actor.reference is None and waiting:
-                    actor.chunk = waiting.popleft()
-                    batch = [slots[index] for index in actor.chunk]
-                    actor.reference = actor.handle.run.remote(method, batch, *references)
+            dealt = self._deal(waiting)
+            following = [[slots[index] for index in chunk] for chunk in waiting] + later
+            for actor in dealt:
+                batch = [slots[index] for index in actor.chunk or ()]
+                after = following[self._place(actor) :][:1]
+                actor.reference = actor.handle.run.remote(method, batch, [s for own in after for s in own], *references)
             for actor in self._finished():
                 chunk, actor.chunk = actor.chunk, None
                 try:
@@ -230,6 +247,17 @@ class RayActorGroup(_Closing):
                     results[index] = value
                     num_missing -= 1
         return results
+
+    def _deal(self, waiting: deque[list[int]]) -> list[_Actor]:
+        """Give a chunk each to the actors that are free, and return those that got one."""
+        dealt = [actor for actor in self._actors if actor.ready and actor.reference is None][: len(waiting)]
+        for actor in dealt:
+            actor.chunk, actor.turn = waiting.popleft(), next(self._turns)
+        return dealt
+
+    def _place(self, actor: _Actor) -> int:
+        """Return how many actors will most likely be free before this one: those that began before it."""
+        return sum(other.chunk is not None and other.turn < actor.turn for other in self._actors)
 
     def _cut(self, num_slots: int) -> deque[list[int]]:
         size = self._slots_per_call or max(1, -(-num_slots // (2 * self.num_workers)))

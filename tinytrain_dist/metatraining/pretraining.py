@@ -70,6 +70,10 @@ class PretrainStage:
         count = self.settings.batches_per_round
         return [self._batch(round_index * count + index) for index in range(count)]
 
+    def upcoming(self, round_index: int) -> Sequence[Batch]:
+        """Return nothing: a batch carries its pixels, and would be sent twice."""
+        return ()
+
     def _batch(self, number: int) -> Batch:
         epoch, place = divmod(number, self._batches_per_epoch)
         chosen = self._order(epoch)[place * self.settings.batch_size :][: self.settings.batch_size]

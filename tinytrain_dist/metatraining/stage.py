@@ -54,6 +54,9 @@ class Stage(Protocol):
     def slots(self, round_index: int) -> Sequence[Any]:
         """Return what the workers' ``learn`` gets in a round: a pure function of settings and round."""
 
+    def upcoming(self, round_index: int) -> Sequence[Any]:
+        """Return what of a round is worth preparing before it begins; empty where telling costs more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:

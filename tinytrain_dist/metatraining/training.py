@@ -46,6 +46,10 @@ class MetaTrainStage:
         """Return the episodes of a round, in groups where several pass the network together."""
         return grouped(round_slots(self.settings, self.domains, round_index), self.settings.episodes_per_forward)
 
+    def upcoming(self, round_index: int) -> Sequence[Any]:
+        """Return the slots of a round; none after the last."""
+        return self.slots(round_index) if round_index < self.num_rounds else ()
+
 
 def meta_train(
     settings: MetaTrainSettings,

@@ -125,9 +125,10 @@ class TrainingRun:
         """
         learner = self._learner
         start = time.monotonic()
-        slots = self._stage.slots(learner.round)
+        slots, upcoming = self._stage.slots(learner.round), self._stage.upcoming(learner.round + 1)
+        shared = [learner.weights, learner.head]
         try:
-            results: list[SlotResult] = group.run_round("learn", [learner.weights, learner.head], slots)
+            results: list[SlotResult] = group.run_round("learn", shared, slots, upcoming=upcoming)
         except KeyboardInterrupt:
             self._save()
             raise

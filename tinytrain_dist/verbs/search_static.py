@@ -12,10 +12,13 @@ from tinytrain_dist.execution.settings import KINDS, ExecutorSettings, cluster
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.foundation.logs import start_logging
 from tinytrain_dist.foundation.paths import local_path
+from tinytrain_dist.graphs.architectures import layer_graph
+from tinytrain_dist.graphs.layer_graph import RESOLUTION_DEFAULT
 from tinytrain_dist.simulation.scheme_search import Evolution
 from tinytrain_dist.simulation.search_static import SearchSettings, search_static
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
 from tinytrain_dist.verbs.compose import command_line
+from tinytrain_dist.verbs.initialization import RANDOM
 
 
 def main(argv: list[str]) -> ExitCode:
@@ -63,7 +66,10 @@ def _parser() -> VerbParser:
     parser.add_argument("--budget-compute-share", type=float, default=0.15, metavar="SHARE",
                         help="of FullTrain's backward MACs (default %(default)s)")  # fmt: skip
     parser.add_argument(
-        "--weights", metavar="FILE", help="checkpoint, or shipped: the package's (default: random weights of the seed)"
+        "--weights",
+        metavar="FILE",
+        default=SHIPPED,
+        help="checkpoint; shipped: the package's; random: of the seed, a scheme for trials (default %(default)s)",
     )
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="scheme to write (YAML); scores are kept beside it"
@@ -85,10 +91,11 @@ def _parser() -> VerbParser:
     return parser
 
 
-def _weights(word: str | None, *, backbone: str) -> Path | None:
+def _weights(word: str, *, backbone: str) -> Path | None:
     """Return the checkpoint; ``None``: random weights, as in a simulation with ``backbone.weights=random``."""
-    if word is None:
+    if word == RANDOM:
         return None
+    layer_graph(backbone, RESOLUTION_DEFAULT)  # an unknown network is not one without shipped weights
     return shipped_path(backbone) if word == SHIPPED else local_path(word, what="--weights")
 
 
