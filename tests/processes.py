@@ -45,6 +45,11 @@ def busy_workers(pid: int) -> list[int]:
     return [process.pid for process in below(pid) if process.command.startswith(BUSY)]
 
 
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that waits for its parent to notice its end does not."""
+    return bool(found := processes().get(pid)) and bool(found.command)
+
+
 def kill(pid: int, how: int = signal.SIGKILL) -> bool:
     """Send a signal; false where the process is gone already."""
     with contextlib.suppress(ProcessLookupError):

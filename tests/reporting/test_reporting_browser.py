@@ -15,11 +15,14 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from synthetic_page import HOSTILE, hostile_rows, page_rows, write_side_files
 from synthetic_run import failed_row, write_run
+from test_reporting_training_domains import training
 
 from tinytrain_dist.reporting.comparison import comparison_table
 from tinytrain_dist.reporting.page import write_page
 from tinytrain_dist.reporting.pareto import choices
 from tinytrain_dist.reporting.runs import open_run
+from tinytrain_dist.reporting.training_page import write_training_page
+from tinytrain_dist.reporting.training_stretches import stretches
 
 CHROMIUM = Path(os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -264,4 +267,22 @@ def test_a_run_with_little_shows_what_there_is(browser: Browser, make_run: MakeR
         "NaN" not in tab.page.locator("body").inner_text() and "undefined" not in tab.page.locator("body").inner_text()
     )
     assert "No learning curves were stored" in tab.page.locator("#chart-curves").inner_text()
+    tab.close()
+
+
+def test_the_page_of_a_training_draws_every_chart(browser: Browser, tmp_path: Path) -> None:
+    run = training(tmp_path / "training", 130, planned=300)
+    tab = Opened(browser, write_training_page(run))
+    for name in ("loss", "accuracy", "domains", "learning_rate"):
+        assert tab.page.locator(f"#chart-{name} .main-svg .trace").count() > 0, name
+    traces = tab.page.evaluate("document.getElementById('chart-domains').data")
+    assert [trace["name"] for trace in traces] == ["emoji", "icons"]
+    whole, last = (stretch.domains["icons"] for stretch in list(stretches(run))[-2:])
+    assert f"{100 * last.mean:.1f} % on icons" in tab.page.locator("#title-domains").inner_text()
+    bars = traces[1]["error_y"]
+    assert whole.low is not None and whole.high is not None
+    assert bars["array"][-2] == pytest.approx(100 * (whole.high - whole.mean), abs=0.01)
+    assert bars["arrayminus"][-2] == pytest.approx(100 * (whole.mean - whole.low), abs=0.01)
+    assert traces[1]["customdata"][-2:] == [whole.num, last.num] and last.num == 1
+    assert bars["array"][-1] == bars["arrayminus"][-1] == 0  # no interval of a single episode
     tab.close()

@@ -29,6 +29,7 @@ def curve(num_rounds: int) -> list[CurveRow]:
         CurveRow(
             round=r, loss=2.0 / (1 + r), accuracy=0.2 + 0.5 * r / num_rounds, learning_rate=1e-2 / (1 + r),
             head_scale=10.0, validation_accuracy={"emoji": 0.5, HOSTILE: 0.4} if r % 10 == 9 else None,
+            episode_accuracies=None,
         )
         for r in range(num_rounds)
     ]  # fmt: skip

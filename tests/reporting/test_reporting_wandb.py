@@ -18,6 +18,7 @@ import duckdb
 import pytest
 import wandb
 from synthetic_run import failed_row, grid_rows
+from wandb_offline import inspect, records
 
 from tinytrain_dist.cli import main
 from tinytrain_dist.reporting import wandb_content
@@ -42,22 +43,9 @@ def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     logging.getLogger("tinytrain_dist").propagate = True
 
 
-def inspect(folder: Path, *options: str) -> str:
-    """What the client's own reader says about an offline run."""
-    (log,) = folder.glob("run-*.wandb")
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json", str(log)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
 def read_back(folder: Path) -> dict[str, Any]:
     """Summary and configuration of an offline run."""
     return json.loads(inspect(folder, "--summary"))  # type: ignore[no-any-return]
-
-
-def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """Records of one kind of an offline run."""
-    found = [json.loads(line) for line in inspect(folder).splitlines()]
-    return [record[kind] for record in found if record["type"] == kind]
 
 
 def outputs(folder: Path) -> bytes:

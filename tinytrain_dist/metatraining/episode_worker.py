@@ -46,8 +46,8 @@ class EpisodeWorker(Replica):
         logits = [episode_logits(own, episode, own_head[0]) for own, episode in zip(features, episodes, strict=True)]
         pairs = [(values, episode.labels) for values, episode in zip(logits, episodes, strict=True)]
         loss = torch.stack([functional.cross_entropy(*pair) for pair in pairs]).mean()
-        right = sum(accuracy(values.detach(), labels) for values, labels in pairs) / len(pairs)
-        return self.result(loss=loss, head=own_head, accuracy=right, num_slots=len(pairs))
+        rights = tuple(accuracy(values.detach(), labels) for values, labels in pairs)
+        return self.result(loss=loss, head=own_head, accuracy=sum(rights) / len(rights), accuracies=rights)
 
     def prepare(self, slot: Any) -> Any:
         """Return the tensors of an episode, or of all episodes of a group."""

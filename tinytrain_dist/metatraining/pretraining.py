@@ -21,12 +21,13 @@ from tinytrain_dist.foundation.seeding import generator_of, seed_of
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.metatraining.batch_worker import Batch, BatchWorker
 from tinytrain_dist.metatraining.initialization import InitialWeights, initial_weights
+from tinytrain_dist.metatraining.listener import TrainingListener
 from tinytrain_dist.metatraining.objectives import Objective
 from tinytrain_dist.metatraining.pretrain_settings import PretrainSettings
 from tinytrain_dist.metatraining.run_folder import RunFolder
 from tinytrain_dist.metatraining.source_images import Ints, SourceImages
 from tinytrain_dist.metatraining.stage import StageName, TrainingResult
-from tinytrain_dist.metatraining.training_run import OnCheckpoint, TrainingRun, reused_result
+from tinytrain_dist.metatraining.training_run import TrainingRun, reused_result
 from tinytrain_dist.metatraining.validation import Validation
 from tinytrain_dist.metatraining.view_pool import VIEW_VERSION, PoolFolder, ViewPool
 from tinytrain_dist.metatraining.view_worker import Teacher, ViewWorker
@@ -103,7 +104,7 @@ def pretrain(
     run_id: str | None = None,
     run_logger: RunLogger | None = None,
     command: str = "",
-    on_checkpoint: OnCheckpoint | None = None,
+    listener: TrainingListener | None = None,
 ) -> TrainingResult:
     """Pre-train a backbone, or continue or reuse the run that is there.
 
@@ -138,7 +139,7 @@ def pretrain(
             settings, domains, initial, pool=pool, objective=objective, labels=source.label_of, teacher=imitated
         )
         run = TrainingRun(
-            stage, validation, folder, run_logger or SilentRunLogger(), command=command, on_checkpoint=on_checkpoint
+            stage, validation, folder, run_logger or SilentRunLogger(), command=command, listener=listener
         )
         factory_args = (settings.backbone, settings.resolution, tuple(roots), settings.compute, objective)
         with open_worker_group(executor_for(settings.device, executor), BatchWorker, *factory_args) as group:

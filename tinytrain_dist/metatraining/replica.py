@@ -30,16 +30,21 @@ class SlotResult:
     head_gradient
         Gradient of the head, float32 [n].
     loss, accuracy
-        Of the slot's images.
-    num_slots
-        Episodes, or batches, they are the means of.
+        Of the slot's images; of several episodes the means.
+    accuracies
+        Query accuracy of each episode of the slot, in their order; empty of a batch.
     """
 
     update: FlatState
     head_gradient: FlatState
     loss: float
     accuracy: float
-    num_slots: int = 1
+    accuracies: tuple[float, ...] = ()
+
+    @property
+    def num_slots(self) -> int:
+        """Episodes, or batches, that this is the mean of."""
+        return len(self.accuracies) or 1
 
 
 class Replica:
@@ -82,13 +87,13 @@ class Replica:
             found: Tensor = self.backbone(images)
         return found.float()
 
-    def result(self, *, loss: Tensor, head: Tensor, accuracy: float, num_slots: int = 1) -> SlotResult:
+    def result(self, *, loss: Tensor, head: Tensor, accuracy: float, accuracies: tuple[float, ...] = ()) -> SlotResult:
         """Differentiate ``loss`` and return everything the learner needs."""
         torch.autograd.backward(loss)
         assert head.grad is not None
         return SlotResult(
             update=self._update(), head_gradient=head.grad.cpu().numpy().copy(), loss=float(loss.detach()),
-            accuracy=accuracy, num_slots=num_slots,
+            accuracy=accuracy, accuracies=accuracies,
         )  # fmt: skip
 
     @torch.inference_mode()

@@ -29,6 +29,13 @@ class SlotGroup:
     slots: tuple[Slot, ...]
 
 
+def domains_of(slot: object) -> tuple[str, ...]:
+    """Return the domain of each episode of a slot; empty of a batch, which mixes domains."""
+    if isinstance(slot, SlotGroup):
+        return tuple(member.spec.domain for member in slot.slots)
+    return (slot.spec.domain,) if isinstance(slot, Slot) else ()
+
+
 def grouped(slots: Sequence[Slot], size: int) -> Sequence[Slot] | Sequence[SlotGroup]:
     """Return the slots, in groups of ``size`` where that is above 1."""
     if size == 1:

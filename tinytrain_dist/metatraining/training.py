@@ -16,11 +16,12 @@ from tinytrain_dist.execution.threads import use_one_thread
 from tinytrain_dist.foundation.runlog import RunLogger, SilentRunLogger
 from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
 from tinytrain_dist.metatraining.initialization import InitialWeights, initial_weights
+from tinytrain_dist.metatraining.listener import TrainingListener
 from tinytrain_dist.metatraining.run_folder import RunFolder
 from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.metatraining.slots import Slot, SlotGroup, grouped, round_slots
 from tinytrain_dist.metatraining.stage import StageName, TrainingResult
-from tinytrain_dist.metatraining.training_run import OnCheckpoint, TrainingRun, reused_result
+from tinytrain_dist.metatraining.training_run import TrainingRun, reused_result
 from tinytrain_dist.metatraining.validation import Validation
 
 RESULT_VERSION = 2
@@ -58,7 +59,7 @@ def meta_train(
     run_id: str | None = None,
     run_logger: RunLogger | None = None,
     command: str = "",
-    on_checkpoint: OnCheckpoint | None = None,
+    listener: TrainingListener | None = None,
 ) -> TrainingResult:
     """Meta-train a backbone, or continue or reuse the run that is there.
 
@@ -72,8 +73,8 @@ def meta_train(
         Folders with the user's own domains.
     command
         Command line, for the checkpoint's card.
-    on_checkpoint
-        Told whenever a checkpoint was written.
+    listener
+        Told of the start, of every round and of every checkpoint.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def meta_train(
             return reused_result(folder, backbone=settings.backbone)
         stage = MetaTrainStage(settings, domains, initial)
         run = TrainingRun(
-            stage, validation, folder, run_logger or SilentRunLogger(), command=command, on_checkpoint=on_checkpoint
+            stage, validation, folder, run_logger or SilentRunLogger(), command=command, listener=listener
         )
         factory_args = (settings.backbone, settings.resolution, tuple(roots), settings.compute)
         with open_worker_group(executor_for(settings.device, executor), EpisodeWorker, *factory_args) as group:

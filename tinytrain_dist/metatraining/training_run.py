@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
-from pathlib import Path
+from typing import Any
 
 from tinytrain_dist import __version__
 from tinytrain_dist.backbones.card import CheckpointCard
@@ -21,17 +21,17 @@ from tinytrain_dist.foundation.progress import progress
 from tinytrain_dist.foundation.runlog import RunLogger
 from tinytrain_dist.metatraining.best import Best
 from tinytrain_dist.metatraining.checkpoints import CheckpointFolder
-from tinytrain_dist.metatraining.curves import CurveRow, read_curves, write_curves
+from tinytrain_dist.metatraining.curves import CurveRow, figures_of, read_curves, write_curves
 from tinytrain_dist.metatraining.learner import Learner
+from tinytrain_dist.metatraining.listener import SilentTrainingListener, TrainingListener
 from tinytrain_dist.metatraining.replica import SlotResult
 from tinytrain_dist.metatraining.run_folder import RunFolder
+from tinytrain_dist.metatraining.slots import domains_of
 from tinytrain_dist.metatraining.stage import Stage, TrainingResult
 from tinytrain_dist.metatraining.training_card import seconds_so_far, training_card
 from tinytrain_dist.metatraining.validation import Validation, ValidationScore, mean_accuracy
 
 _log = logger(__name__)
-OnCheckpoint = Callable[[Path], None]
-"""Called with the run's folder whenever curves and checkpoint have been written there."""
 
 
 def reused_result(folder: RunFolder, *, backbone: str) -> TrainingResult:
@@ -51,7 +51,7 @@ class TrainingRun:
 
     def __init__(
         self, stage: Stage, validation: Validation, folder: RunFolder, run_logger: RunLogger, *, command: str,
-        on_checkpoint: OnCheckpoint | None = None,
+        listener: TrainingListener | None = None,
     ) -> None:  # fmt: skip
         self._stage, self._settings, self._validation = stage, stage.settings, validation
         self._folder, self._run_logger, self._command = folder, run_logger, command
@@ -60,7 +60,7 @@ class TrainingRun:
             stage.settings, self._backbone.graph, stage.weights, head=stage.head, num_rounds=stage.num_rounds
         )
         self._checkpoints = CheckpointFolder(folder.checkpoints, folder.identity_hash, stage.settings.checkpoints_kept)
-        self._on_checkpoint = on_checkpoint
+        self._listener = listener or SilentTrainingListener()
         self._curves: list[CurveRow] = []
         self._best: Best | None = None
         self._started, self._earlier_s = time.monotonic(), 0.0
@@ -68,8 +68,10 @@ class TrainingRun:
     def execute(self, group: WorkerGroup, start: float) -> TrainingResult:
         """Do the rounds that are missing, validate, write the final checkpoint."""
         self._started = start
-        self._folder.write(settings=asdict(self._settings), versions=_versions(), exit_code=None)
+        self._write_record(exit_code=None)
         resumed = self._resume()
+        write_curves(self._folder.curves, self._curves)  # rounds that are done again are no longer among them
+        self._listener.started(self._folder.path)
         self._train(group)
         num_rounds, best_round = self._learner.round, self._take_best()
         scores = self._validation.scores(self._learner.weights, group)
@@ -111,6 +113,7 @@ class TrainingRun:
                 if settings.validation_every and learner.round % settings.validation_every == 0:
                     self._validate(row, group)
                 self._report(row, seconds)
+                self._listener.round_done(row)
                 if learner.round % settings.checkpoint_every == 0 or learner.round == total or self._stopped:
                     self._save()
                 meter.advance(note=f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}")
@@ -130,11 +133,11 @@ class TrainingRun:
             self._save()
             raise
         worked = time.monotonic()
-        row = self._record(results)
+        row = self._record(slots, results)
         num_slots = sum(result.num_slots for result in results)
         return row, {"work": worked - start, "step": time.monotonic() - worked, "slots": num_slots}
 
-    def _record(self, results: Sequence[SlotResult]) -> CurveRow:
+    def _record(self, slots: Sequence[Any], results: Sequence[SlotResult]) -> CurveRow:
         """Take the learner's step and append the round to the curves."""
         learner = self._learner
         row = CurveRow(
@@ -144,6 +147,7 @@ class TrainingRun:
             learning_rate=learner.rate_of(learner.round),
             head_scale=learner.scale,
             validation_accuracy=None,
+            episode_accuracies=_by_domain(slots, results),
         )
         learner.step(results)
         self._curves.append(row)
@@ -177,24 +181,17 @@ class TrainingRun:
 
     def _report(self, row: CurveRow, seconds: dict[str, float]) -> None:
         name, total = self._stage.name, seconds["work"] + seconds["step"]
-        values = {
-            f"{name}/loss": row["loss"],
-            f"{name}/accuracy": row["accuracy"],
-            f"{name}/learning_rate": row["learning_rate"],
-            f"{name}/head_scale": row["head_scale"],
+        values = {f"{name}/{key}": value for key, value in figures_of(row).items()} | {
             f"{name}/slots_per_second": seconds["slots"] / max(total, 1e-9),
             f"{name}/seconds_on_workers": seconds["work"],
             f"{name}/seconds_of_step": seconds["step"],
         }
-        for domain, accuracy in (row["validation_accuracy"] or {}).items():
-            values[f"{name}/validation_accuracy/{domain}"] = accuracy
         self._run_logger.log(values, step=row["round"])
 
     def _save(self) -> None:
         write_curves(self._folder.curves, self._curves)
         self._checkpoints.save(self._learner, self._backbone, self._card({}), best=self._best)
-        if self._on_checkpoint is not None:
-            self._on_checkpoint(self._folder.path)
+        self._listener.saved(self._folder.path)
 
     def _finish(
         self, scores: dict[str, ValidationScore], seconds: float, *, num_rounds: int, best_round: int | None
@@ -204,21 +201,33 @@ class TrainingRun:
         scale = self._learner.scale if self._stage.keeps_scale else None
         weights_hash = save_checkpoint(self._folder.weights, self._backbone, self._card(metrics), head_scale=scale)
         write_curves(self._folder.curves, self._curves)
-        self._folder.write(
-            settings=asdict(self._settings), versions=_versions(), exit_code=0, weights_hash=weights_hash,
-            seconds=round(seconds, 3), num_rounds=num_rounds, best_round=best_round,
-            validation={name: asdict(value) for name, value in scores.items()},
+        self._write_record(
+            exit_code=0, weights_hash=weights_hash, seconds=round(seconds, 3), num_rounds=num_rounds,
+            best_round=best_round, validation={name: asdict(value) for name, value in scores.items()},
         )  # fmt: skip
         self._folder.mark_finished()
         name = self._stage.name
         self._run_logger.log({f"{name}/{key}": value for key, value in metrics.items()}, step=num_rounds)
         return weights_hash
 
+    def _write_record(self, **values: Any) -> None:
+        settings, planned = asdict(self._settings), self._stage.num_rounds
+        self._folder.write(settings=settings, versions=_versions(), planned_rounds=planned, **values)
+
     def _card(self, metrics: dict[str, float]) -> CheckpointCard:
         seconds = self._earlier_s + time.monotonic() - self._started
         return training_card(
             self._stage, command=self._command, run_id=self._folder.run_id, seconds=seconds, metrics=metrics
         )
+
+
+def _by_domain(slots: Sequence[Any], results: Sequence[SlotResult]) -> dict[str, list[float]] | None:
+    """Return the accuracy of every episode of a round by domain, in slot order; None where slots are batches."""
+    found: dict[str, list[float]] = {}
+    for slot, result in zip(slots, results, strict=True):
+        for domain, value in zip(domains_of(slot), result.accuracies, strict=True):
+            found.setdefault(domain, []).append(value)
+    return dict(sorted(found.items())) or None
 
 
 def _accuracies(scores: dict[str, ValidationScore]) -> dict[str, float]:

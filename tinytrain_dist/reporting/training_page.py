@@ -14,6 +14,7 @@ from tinytrain_dist.foundation.redaction import redact_text
 from tinytrain_dist.reporting.page import PAGE_NAME, render
 from tinytrain_dist.reporting.page_data import short
 from tinytrain_dist.reporting.training_run import KINDS, TrainingRun
+from tinytrain_dist.reporting.training_stretches import stretch_rounds, stretches
 
 MAX_POINTS = 1000
 """More rounds are drawn as means over equal stretches, with the smallest and largest value of each."""
@@ -36,6 +37,7 @@ def render_training_page(run: TrainingRun) -> str:
     values = {
         "title": redact_text(run.path.name),
         "kind": KINDS[run.kind],
+        "stretch": stretch_rounds(run),
         "status": "finished" if run.finished else "unfinished: the same command resumes it",
         "headlines": [redact_text(text) for text in training_headlines(run)],
         "provenance": [
@@ -49,7 +51,7 @@ def render_training_page(run: TrainingRun) -> str:
 
 def training_headlines(run: TrainingRun) -> list[str]:
     """Return how far it is, what it reached, and how fast it was."""
-    planned = run.record.get("num_rounds") or _planned_rounds(run)
+    planned = run.record.get("num_rounds") or run.planned_rounds
     lines = [f"{len(run.curves)} of {planned} rounds are recorded." if planned else f"{len(run.curves)} rounds."]
     if run.curves:
         tenth = max(1, len(run.curves) // 10)
@@ -93,7 +95,20 @@ def training_document(run: TrainingRun) -> dict[str, Any]:
         {"name": redact_text(name), "points": found.get(name, []), "final": final.get(name)}
         for name in sorted({*found, *final})
     ]
-    return {"charts": charts, "validation": domains, "rounds": (max(rounds) + 1) if rounds else 0}
+    return {
+        "charts": charts, "validation": domains, "by_domain": _by_domain(run),
+        "rounds": (max(rounds) + 1) if rounds else 0,
+    }  # fmt: skip
+
+
+def _by_domain(run: TrainingRun) -> list[dict[str, Any]]:
+    """Return by domain (middle round, mean and interval in per cent, episodes) of every stretch; None: no interval."""
+    points: dict[str, list[list[float | None]]] = {}
+    for stretch in stretches(run):
+        for name, found in stretch.domains.items():
+            shares = [None if value is None else short(100 * value) for value in (found.mean, found.low, found.high)]
+            points.setdefault(name, []).append([(stretch.first + stretch.last) / 2, *shares, found.num])
+    return [{"name": redact_text(name), "points": own} for name, own in sorted(points.items())]
 
 
 def thinned(rounds: Sequence[int], values: Sequence[float]) -> dict[str, list[float | None]]:
@@ -108,11 +123,6 @@ def thinned(rounds: Sequence[int], values: Sequence[float]) -> dict[str, list[fl
         "low": [short(float(y[part].min())) for part in parts],
         "high": [short(float(y[part].max())) for part in parts],
     }
-
-
-def _planned_rounds(run: TrainingRun) -> int | None:
-    episodes, each = run.settings.get("num_episodes"), run.settings.get("episodes_per_round")
-    return -(-episodes // each) if isinstance(episodes, int) and isinstance(each, int) and each > 0 else None
 
 
 def _mean(rows: Sequence[Any], name: str) -> float:

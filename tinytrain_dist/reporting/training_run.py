@@ -48,6 +48,19 @@ class TrainingRun:
         return found if isinstance(found, dict) else {}
 
     @property
+    def planned_rounds(self) -> int | None:
+        """Return how many rounds were planned; records of earlier versions say so of meta-trainings only."""
+        if planned := self.record.get("planned_rounds"):
+            return int(planned)
+        episodes, each = self.settings.get("num_episodes"), self.settings.get("episodes_per_round")
+        return -(-episodes // each) if isinstance(episodes, int) and isinstance(each, int) and each > 0 else None
+
+    @property
+    def length(self) -> int:
+        """Return the rounds in all: as planned, or as many as there are."""
+        return max(self.planned_rounds or 0, self.curves[-1]["round"] + 1 if self.curves else 0)
+
+    @property
     def validation(self) -> dict[str, dict[str, float]]:
         """Return accuracy, half width and number of episodes of the final weights per validated domain."""
         found = self.record.get("validation")

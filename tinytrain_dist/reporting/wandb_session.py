@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 from tinytrain_dist.foundation.hashing import content_hash
 from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.redaction import redact_text
 
+Fill = Callable[[Any, Any], int | None]
+"""Writes the content with the client's module and its run; returns the exit code the run ends with (None: 0)."""
 Mode = Literal["auto", "online", "offline", "disabled"]
 Writing = Literal["online", "offline"]
 MODES: tuple[Mode, ...] = ("auto", "online", "offline", "disabled")
@@ -30,7 +34,8 @@ _LOG = logger(__name__)
 class Entry:
     """One W&B run: where it belongs, what it says of itself, and ``fill``, which writes its content.
 
-    ``run_id`` and ``created`` decide its id: a run that is resumed continues the W&B run it began.
+    ``run_id`` and ``created`` decide its id: a run that is resumed continues the W&B run it began. ``given_up`` is set
+    once nobody waits for it any more: then nothing else is tried, or said.
     """
 
     folder: Path
@@ -40,9 +45,10 @@ class Entry:
     group: str
     tags: Sequence[str]
     config: dict[str, Any]
-    fill: Callable[[Any, Any], None]
+    fill: Fill
     project: str = PROJECT
     entity: str | None = None
+    given_up: Event = field(default_factory=Event)
 
     @property
     def wandb_id(self) -> str:
@@ -65,8 +71,25 @@ def write_entry(entry: Entry, mode: Mode) -> Path | None:
         with _kept_inside(entry.folder):
             return _write(entry, chosen)
     except Exception as exc:  # a listener cannot fail a run: the wandb client raises many kinds
-        _LOG.warning("W&B: not written: %s", redact_text(f"{type(exc).__name__}: {exc}"))
+        if not entry.given_up.is_set():
+            _LOG.warning("W&B: not written: %s", redact_text(f"{type(exc).__name__}: {exc}"))
+            _let_go()
         return None
+
+
+def give_up(entry: Entry) -> None:
+    """Wait no longer for an entry that another thread writes: end the client's process, which would hold up the exit.
+
+    What it has not written by then is lost to this W&B run; results and training are not touched.
+    """
+    entry.given_up.set()
+    setup = sys.modules.get("wandb.sdk.wandb_setup")
+    found: Any = getattr(setup, "_singleton", None)
+    for name in ("_connection", "_proc", "_process"):  # no public way leads there; another version's may not either
+        found = getattr(found, name, None)
+    if found is not None:
+        found.kill()
+        _let_go()
 
 
 def resolve_mode(mode: Mode) -> Literal["disabled"] | Writing:
@@ -112,7 +135,7 @@ def _write(entry: Entry, mode: Writing) -> Path:
     try:
         return _write_once(entry, mode)
     except Exception as exc:  # unreachable, wrong key, rate limited: an offline copy is kept
-        if mode != "online":
+        if mode != "online" or entry.given_up.is_set():
             raise
         _LOG.warning("W&B: online failed (%s); an offline copy is kept", redact_text(f"{type(exc).__name__}: {exc}"))
         _let_go()
@@ -120,15 +143,18 @@ def _write(entry: Entry, mode: Writing) -> Path:
 
 
 def _let_go() -> None:
-    """End the client's own process: it holds the id of the run that failed."""
-    import wandb
+    """End the client's own process: it holds the id of the run that failed, and complains at the exit if it is dead."""
+    with suppress(Exception, SystemExit):  # it leaves with the exit code of that process
+        import wandb
 
-    wandb.teardown(exit_code=1)
+        wandb.teardown(exit_code=1)
 
 
 def _write_once(entry: Entry, mode: Writing) -> Path:
     import wandb
 
+    if entry.given_up.is_set():
+        raise TimeoutError("nobody waits for it any more")
     writer = wandb.init(
         project=entry.project,
         entity=entry.entity,
@@ -147,8 +173,7 @@ def _write_once(entry: Entry, mode: Writing) -> Path:
     )
     folder, exit_code = Path(writer.settings.sync_dir), 1
     try:
-        entry.fill(wandb, writer)
-        exit_code = 0
+        exit_code = entry.fill(wandb, writer) or 0
     finally:
         writer.finish(exit_code=exit_code)
     return folder

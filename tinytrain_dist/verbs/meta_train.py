@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
@@ -50,19 +51,18 @@ def run_meta_training(config: JobConfig, *, root: Path, command: str, run_id: st
         settings = replace(settings, initial_weights=str(before.weights_path))
     elif settings.initial_weights == SHIPPED:
         settings = replace(settings, initial_weights=str(shipped_path(settings.backbone)))
-    outputs = TrainingOutputs()
-    result = meta_train(
-        settings,
-        root=root,
-        run_id=run_id,
-        roots=tuple(config.data.roots),
-        executor=executor_settings(config.executor),
-        command=command,
-        run_logger=outputs.heard,
-        on_checkpoint=outputs.keep,
-    )
-    say_result(result, settings)
-    if not result.reused:
-        save_episode_pictures(settings, result.run_folder, roots=tuple(config.data.roots))
-    say(f"page: {outputs.publish(config, result)}")
+    pictures = partial(save_episode_pictures, settings, roots=tuple(config.data.roots))
+    with TrainingOutputs(config, pictures=pictures) as outputs:
+        result = meta_train(
+            settings,
+            root=root,
+            run_id=run_id,
+            roots=tuple(config.data.roots),
+            executor=executor_settings(config.executor),
+            command=command,
+            run_logger=outputs.heard,
+            listener=outputs,
+        )
+        say_result(result, settings)
+        say(f"page: {outputs.publish(result)}")
     return result

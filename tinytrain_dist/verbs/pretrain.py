@@ -38,17 +38,17 @@ def main(argv: list[str]) -> ExitCode:
 def run_pretraining(config: JobConfig, *, root: Path, command: str, run_id: str | None = None) -> TrainingResult:
     """Run (or reuse) the pre-training of ``config`` and say what it reached on held-out classes."""
     settings = pretrain_settings(config)
-    outputs = TrainingOutputs()
-    result = pretrain(
-        settings,
-        root=root,
-        run_id=run_id,
-        roots=tuple(config.data.roots),
-        executor=executor_settings(config.executor),
-        command=command,
-        run_logger=outputs.heard,
-        on_checkpoint=outputs.keep,
-    )
-    say_result(result, settings)
-    say(f"page: {outputs.publish(config, result)}")
+    with TrainingOutputs(config) as outputs:
+        result = pretrain(
+            settings,
+            root=root,
+            run_id=run_id,
+            roots=tuple(config.data.roots),
+            executor=executor_settings(config.executor),
+            command=command,
+            run_logger=outputs.heard,
+            listener=outputs,
+        )
+        say_result(result, settings)
+        say(f"page: {outputs.publish(result)}")
     return result

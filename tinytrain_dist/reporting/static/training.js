@@ -50,6 +50,18 @@ show("validation", last.length
   ? `Held-out accuracy ends at ${last.map((domain) => `${domain.final[0].toFixed(1)} % on ${domain.name}`).join(", ")}`
   : `Held-out accuracy of ${DATA.validation.length} domains`, traces, "held-out query accuracy (%)");
 
+const ends = DATA.by_domain.map((domain) => `${domain.points.at(-1)[1].toFixed(1)} % on ${domain.name}`);
+show("domains", `Training accuracy is ${ends.join(", ")} in the last stretch of rounds`, DATA.by_domain.map((domain, place) => ({
+  type: "scatter", mode: "lines+markers", name: escaped(domain.name), x: domain.points.map((p) => p[0]), y: domain.points.map((p) => p[1]),
+  customdata: domain.points.map((p) => p[4]),
+  error_y: {
+    type: "data", array: domain.points.map((p) => (p[3] === null ? 0 : p[3] - p[1])),
+    arrayminus: domain.points.map((p) => (p[2] === null ? 0 : p[1] - p[2])), thickness: 1.5, width: 3,
+  },
+  line: { color: COLOURS[place % COLOURS.length], width: 1.5 }, marker: { size: 6, symbol: SYMBOLS[place % SYMBOLS.length], color: COLOURS[place % COLOURS.length] },
+  hovertemplate: "%{fullData.name}, around round %{x:.0f}: %{y:.1f} % (%{customdata} episodes)<extra></extra>",
+})), "query accuracy of the training episodes (%)");
+
 window.matchMedia("print").addEventListener("change", (event) => {
   for (const chart of document.querySelectorAll(".chart.js-plotly-plot")) Plotly.relayout(chart, event.matches ? { width: 680 } : { width: null, autosize: true });
   if (event.matches) for (const details of document.querySelectorAll("details")) details.open = true;
