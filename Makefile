@@ -20,9 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)
 	$(BIN)/tinytrain simulate experiment=quickstart $(ARGS)
 
+# Slow tests of these folders start clusters of both cores, and count seconds: one after the other.
+ALONE := docs execution faults metatraining simulation verbs
+
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ALONE:%=--ignore=tests/%) $(ARGS)
+	$(BIN)/python -m pytest -m slow $(ALONE:%=tests/%) $(ARGS)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
