@@ -19,6 +19,7 @@ from tinytrain_dist.adaptation.fisher import fisher_information
 from tinytrain_dist.adaptation.methods.raw_pixels import RawPixels
 from tinytrain_dist.adaptation.methods.transductive import TransductiveObjective
 from tinytrain_dist.adaptation.numerics import best_numerics, check_machine
+from tinytrain_dist.adaptation.prefix_cache import PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.adaptation.step_watch import STEPS_PER_LOOK, StepWatch
 from tinytrain_dist.adaptation.task import TargetTask
@@ -29,7 +30,7 @@ from tinytrain_dist.backbones.head import class_means
 from tinytrain_dist.foundation.compiling import forget_compiler
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.adapters import adapter_plan
-from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
+from tinytrain_dist.graphs.update_plan import LayerUpdate, full_plan
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -50,7 +51,6 @@ PLANS = {
     "everything": full_plan(GRAPH),
     "lite residual modules": adapter_plan(GRAPH),
 }
-LATE = plan_of(LayerUpdate(layer=END - 1))
 
 
 @pytest.fixture
@@ -177,10 +177,9 @@ def steps_of(tuning: fine_tuning._Tuning, *, count: int) -> Iterator[torch.Tenso
         yield loss
 
 
-@pytest.mark.parametrize("plan", [LATE, full_plan(GRAPH)], ids=["states are kept", "images are kept"])
-def test_every_image_is_copied_once(plan: UpdatePlan, task_elsewhere: TargetTask, one_device: OneDevice) -> None:
+def test_every_image_is_copied_once(task_elsewhere: TargetTask, one_device: OneDevice) -> None:
     one_device.copied_images = 0  # weights are four-dimensional, too
-    tuning = fine_tuning._Tuning(task_elsewhere, plan, EpisodeObjective())
+    tuning = fine_tuning._Tuning(task_elsewhere, plan_of(LayerUpdate(layer=END - 1)), EpisodeObjective())
     copied = [one_device.copied_images for _ in steps_of(tuning, count=6)]
     assert copied[-1] == 1 + task_elsewhere.settings.pool_views, "support and views"
     assert copied[1:] == copied[-1:] * 5, "nothing after the second step"
@@ -207,7 +206,7 @@ def test_prototypes_of_the_query_stay_on_their_device(task_elsewhere: TargetTask
     assert (logits.argmax(1) == task_elsewhere.query_labels).device == ELSEWHERE
 
 
-# --- what is looked at later changes no outcome
+# --- what is looked at later, and kept longer, changes no outcome
 
 
 class LateWatch(StepWatch):
@@ -245,6 +244,22 @@ def test_steps_after_the_first_bad_one_are_forgotten() -> None:
     for number in range(STEPS_PER_LOOK):
         weights.add(torch.tensor(0.5), torch.tensor(number != 4))
     assert weights.has_failed() and weights.losses == (0.5,) * 5
+
+
+@pytest.mark.parametrize(("device", "times"), [("cpu", 2), ("cuda", 1)])
+def test_a_gpu_keeps_the_images_it_was_given(device: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is on a GPU here: only what the network says of itself is changed."""
+    asked: list[int] = []
+
+    def images() -> torch.Tensor:
+        asked.append(1)
+        return torch.zeros(2, 3, 32, 32)
+
+    cache = PrefixCache(FoldedNetwork(tiny_backbone(dtype=torch.float32)))
+    monkeypatch.setattr(FoldedNetwork, "device", torch.device(device))
+    for _ in range(2):
+        assert cache.state("view 0", 0, images=images, limit_bytes=1).x.shape == (2, 3, 32, 32)
+    assert len(asked) == times
 
 
 # --- settings, and machines without a GPU
@@ -319,10 +334,9 @@ def test_what_needs_no_gpu_is_the_same_beside_one() -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("plan", [LATE, full_plan(GRAPH)], ids=["states are kept", "images are kept"])
-def test_no_step_waits_for_the_gpu(plan: UpdatePlan) -> None:
+def test_no_step_waits_for_the_gpu() -> None:
     one = task_of(torch.float32, replace(FAST, device="cuda"))
-    tuning = fine_tuning._Tuning(one, plan, EpisodeObjective())
+    tuning = fine_tuning._Tuning(one, plan_of(LayerUpdate(layer=END - 1)), EpisodeObjective())
     steps = steps_of(tuning, count=6)
     for _ in range(2):
         assert next(steps).is_cuda  # every view has been copied

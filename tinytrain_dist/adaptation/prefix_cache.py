@@ -1,7 +1,8 @@
 """``PrefixCache``: what the frozen layers made of a task's images, shared by every plan, method and device.
 
 A plan that starts later continues from where an earlier one left off. Activations stay within a byte budget;
-what does not fit is computed again, with the same result.
+what does not fit is computed again, with the same result. On a GPU the images themselves are kept as well, as long as
+there is room: they are made on the CPU and have to be copied.
 """
 
 from __future__ import annotations
@@ -35,25 +36,21 @@ class PrefixCache:
         images
             Makes the network input ``[N, 3, R, R]`` where nothing is cached yet; must be a function of ``name``.
         limit_bytes
-            A larger state is not kept: the maps of early layers would use up the budget.
+            On the CPU a larger state is not kept: the maps of early layers would use up the budget.
         """
         known = self._states.setdefault(name, {})
         if cut not in known:
             nearest = max((c for c in known if c < cut), default=None)
             start = LayerState(images()) if nearest is None else known[nearest]
             state = self._run(start, nearest or 0, cut)
-            if cut == 0 or not self._keep(known, cut, state, limit_bytes):
+            if not self._keep(known, cut, state, limit_bytes):
                 return state
         return known[cut]
 
-    @torch.no_grad()
-    def run(self, images: Tensor, cut: int) -> LayerState:
-        """Return what layer ``cut`` receives for ``images`` that will not come again."""
-        return self._run(LayerState(images), 0, cut)
-
     def _keep(self, known: dict[int, LayerState], cut: int, state: LayerState, limit_bytes: int | None) -> bool:
         size = sum(t.numel() * t.element_size() for t in state if t is not None)
-        if size > self._left_bytes or (limit_bytes is not None and size > limit_bytes):
+        is_not_worth_it = cut == 0 or (limit_bytes is not None and size > limit_bytes)
+        if size > self._left_bytes or (is_not_worth_it and self._network.device.type == "cpu"):
             return False
         self._left_bytes -= size
         known[cut] = state

@@ -41,8 +41,8 @@ class FineTuneSettings:
     augment
         Whether the pseudo-query is an augmented copy of the support set (PMF) or a plain one.
     mode
-        ``reference``: a fresh augmentation in every iteration. ``fast``: ``pool_views`` of them, mixed image by image,
-        so that the frozen layers run on each only once.
+        ``reference``: a fresh augmentation in every iteration. ``fast``: ``pool_views`` of them used in turn, so
+        that the frozen layers run on each only once.
     numerics
         Arithmetic of the convolutions in mode ``fast``; mode ``reference`` is float32. Updated weights, optimizer,
         head and loss are float32 in either, and so is the Fisher pass above the layers it does not inspect.

@@ -15,13 +15,15 @@ from torch import Tensor
 from tinytrain_dist.adaptation.numerics import check_machine, type_of_maps
 from tinytrain_dist.adaptation.prefix_cache import PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
-from tinytrain_dist.adaptation.view_pool import COPIED_BYTES, WORTH_KEEPING, ViewPool, gathered, is_worth_keeping
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means, cosine_logits, euclidean_logits
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.data.episodes import Episode
-from tinytrain_dist.data.transforms import Augmentation, apply_augmentation, draw_augmentation, to_float, to_unit
-from tinytrain_dist.foundation.seeding import generator_of, seed_of
+from tinytrain_dist.data.transforms import augment, to_float, to_unit
+from tinytrain_dist.foundation.seeding import seed_of
+
+WORTH_KEEPING = 0.5
+"""A pseudo-query's state is kept where it is smaller than this share of its images."""
 
 
 class TargetTask:
@@ -76,70 +78,28 @@ class TargetTask:
     def view(self, iteration: int) -> Tensor:
         """Return the augmented copy of the support set that iteration trains on, as network input.
 
-        In mode ``reference`` every iteration draws its own. In mode ``fast`` ``pool_views`` of them are drawn, and an
-        iteration takes every image from one of them.
+        In mode ``reference`` every iteration has its own; in mode ``fast`` a pool of them is used in turn.
         """
-        if not self.settings.augment:
-            return self.support_input
-        picks = self._picks(iteration)
-        if picks is not None and self._copied_views is not None:
-            views = self._copied_views
-            return gathered(picks, lambda number: LayerState(views[number])).x
-        return self._augmented(self._drawn(iteration) if picks is None else self._pool.of(picks))
-
-    @cached_property
-    def _copied_views(self) -> list[Tensor] | None:
-        """The views of the pool as network input on a GPU; ``None`` on the CPU, and where they take too much of it."""
-        num_views, unit = self.settings.pool_views, self.support_unit
-        if self.network.device.type == "cpu" or num_views * unit.numel() * unit.element_size() > COPIED_BYTES:
-            return None
-        return [self._augmented(self._pool[number]) for number in range(num_views)]
-
-    def _augmented(self, draws: Augmentation) -> Tensor:
-        return self._input(to_unit(apply_augmentation(self.support_unit, draws=draws)))
-
-    def _drawn(self, number: int) -> Augmentation:
-        """Return the random numbers of one view."""
-        count, _, height, width = self.support_unit.shape
-        generator = torch.Generator().manual_seed(seed_of(self.task_id, "view", number))
-        return draw_augmentation(count, height=height, width=width, generator=generator)
+        images = self.support_unit
+        if self.settings.augment:
+            generator = torch.Generator().manual_seed(seed_of(self.task_id, "view", self._view_of(iteration)))
+            images = augment(images, generator)
+        return self._input(to_unit(images))
 
     def _input(self, images: Tensor) -> Tensor:
         """Return images as the first layer takes them: everything after follows their type and their device."""
         return _channels_last(images).to(device=self.network.device, dtype=self._type)
 
-    @cached_property
-    def _pool(self) -> ViewPool:
-        return ViewPool([self._drawn(number) for number in range(self.settings.pool_views)])
-
-    def _picks(self, iteration: int) -> Tensor | None:
-        """Return which view of the pool each image is taken from, int64 ``[S]``; ``None``: there is no pool.
-
-        Every ``pool_views`` iterations each image goes through all views, in an order of its own.
-        """
-        if self.settings.mode == "reference" or not self.settings.augment:
-            return None
-        num_views, count = self.settings.pool_views, len(self.support_labels)
-        turn, place = divmod(iteration, num_views)
-        keys = generator_of(self.task_id, "pool", turn).random((num_views, count))
-        if turn == 0:
-            keys[0] = -1.0  # all begin with the first view: what the Fisher pass sees, in either mode
-        return torch.from_numpy(keys.argsort(axis=0)[place])
+    def _view_of(self, iteration: int) -> int:
+        if not self.settings.augment:
+            return 0
+        return iteration if self.settings.mode == "reference" else iteration % self.settings.pool_views
 
     def pseudo_state(self, iteration: int, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for an iteration's pseudo-query."""
-        picks = self._picks(iteration)
-        if picks is None:
-            name = f"view {iteration if self.settings.augment else 0}"
-            limit = int(WORTH_KEEPING * self.support_unit.numel() * self.support_unit.element_size())
-            return self._prefix.state(name, cut, images=lambda: self.view(iteration), limit_bytes=limit)
-        if not is_worth_keeping(self.network.graph, cut, images=len(picks) * self.settings.pool_views):
-            return self._prefix.run(self.view(iteration), cut)
-        return gathered(picks, lambda number: self._pool_state(number, cut))
-
-    def _pool_state(self, number: int, cut: int) -> LayerState:
-        """Return what layer ``cut`` receives for one view of the pool."""
-        return self._prefix.state(f"view {number}", cut, images=lambda: self._augmented(self._pool[number]))
+        name = f"view {self._view_of(iteration)}"
+        limit = int(WORTH_KEEPING * self.support_unit.numel() * self.support_unit.element_size())
+        return self._prefix.state(name, cut, images=lambda: self.view(iteration), limit_bytes=limit)
 
     def support_state(self, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for the support images."""

@@ -105,7 +105,7 @@ def training_settings(finetune: FineTuneSettings) -> dict[str, object]:
         "mode": finetune.mode,
     }
     if finetune.mode == "fast":
-        settings["mixed_views"] = finetune.pool_views
+        settings["pool_views"] = finetune.pool_views
     settings |= arithmetic(finetune)
     return settings | ({"momentum": finetune.momentum} if finetune.optimizer == "sgd" else {})
 
