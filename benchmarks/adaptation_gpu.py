@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.adaptation_tasks import Workbench
 from tinytrain_dist.adaptation.fine_tuning import fine_tune
-from tinytrain_dist.adaptation.numerics import gpu_has_bf16
+from tinytrain_dist.adaptation.numerics import best_numerics, gpu_has_bf16
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.flat_state import flat_to_state, state_to_flat
@@ -64,8 +64,8 @@ def measure_gpu(bench: Workbench) -> None:
         on_gpu["cuda bf16"] = replace(fast, device="cuda", numerics="bf16")
     for name in PLANS:
         print(f"  {name}")
-        by_cores = _rates(bench, name, fast, tuple(sorted({1, cores})))
-        best_on_cpu = _say("cpu fp32", by_cores)
+        on_cpu = replace(fast, numerics=best_numerics())  # as `auto` decides
+        best_on_cpu = _say(f"cpu {on_cpu.numerics}", _rates(bench, name, on_cpu, tuple(sorted({1, cores}))))
         for arm, settings in on_gpu.items():
             best = _say(arm, _rates(bench, name, settings, IN_FLIGHT))
             print(f"      {best / best_on_cpu:.2f}x this CPU's {best_on_cpu:.2f} tasks/s", flush=True)

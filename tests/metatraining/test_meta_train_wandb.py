@@ -22,6 +22,8 @@ from tinytrain_dist.metatraining.episode_worker import EpisodeWorker
 from tinytrain_dist.reporting import wandb_live
 from tinytrain_dist.reporting.training_run import open_training
 from tinytrain_dist.reporting.wandb_training import history, log_training_to_wandb
+from tinytrain_dist.verbs import meta_train as meta_train_verb
+from tinytrain_dist.verbs import training_outputs
 
 pytestmark = pytest.mark.slow
 ROUNDS = 8
@@ -215,6 +217,32 @@ def test_a_client_that_cannot_be_opened_or_finished_does_not_matter(
         assert main(words(data_root, tmp_path, f"run.id={name}")) == 0
         assert caplog.text.count("W&B: not written") == 1
         assert (tmp_path / name / "_SUCCESS").exists()
+
+
+def test_pictures_and_pages_that_fail_do_not_fail_the_training(
+    data_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("an image of another shape")
+
+    monkeypatch.setattr(meta_train_verb, "save_episode_pictures", broken)
+    monkeypatch.setattr(training_outputs, "open_training", raising_while_running(tmp_path / "w" / "_SUCCESS"))
+    assert main(words(data_root, tmp_path)) == 0
+    assert "no pictures of sample episodes: ValueError: an image of another shape" in caplog.text
+    assert "no W&B run of the training: ValueError: not now" in caplog.text
+    assert "page of the training is not up to date: ValueError: not now" in caplog.text
+    assert (tmp_path / "w" / "report.html").exists()
+
+
+def raising_while_running(success: Path) -> Callable[[Path], Any]:
+    """Return ``open_training`` that works once the training is over."""
+
+    def opened(folder: Path) -> Any:
+        if not success.exists():
+            raise ValueError("not now")
+        return open_training(folder)
+
+    return opened
 
 
 def test_a_pre_training_has_batches_and_nothing_by_domain(data_root: str, tmp_path: Path) -> None:

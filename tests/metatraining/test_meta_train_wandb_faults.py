@@ -97,7 +97,7 @@ def test_a_killed_training_leaves_what_was_logged_and_the_same_command_leaves_ev
 
 def test_ctrl_c_ends_the_wandb_run_as_failed(data_root: str, tmp_path: Path) -> None:
     job = start(tmp_path, data_root)
-    wait_for(lambda: (folders(tmp_path) and newest(tmp_path) > 0) or job.poll() is not None, "a checkpoint")
+    wait_for(lambda: (logged(tmp_path) > 0 and newest(tmp_path) > 0) or job.poll() is not None, "a W&B run")
     begin = time.monotonic()
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=DEADLINE_S)

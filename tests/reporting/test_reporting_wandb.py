@@ -27,7 +27,7 @@ from tinytrain_dist.reporting.distributions import histograms
 from tinytrain_dist.reporting.runs import open_run
 from tinytrain_dist.reporting.wandb_report import bars, write_report
 from tinytrain_dist.reporting.wandb_run import log_to_wandb
-from tinytrain_dist.reporting.wandb_session import resolve_mode
+from tinytrain_dist.reporting.wandb_session import _kept_inside, resolve_mode
 
 MakeRun = Callable[..., Path]
 SECRET = "s3cr3t-0123456789-abcdef"
@@ -294,3 +294,14 @@ def test_the_report_on_domains_is_kept_as_the_specification_that_would_be_saved(
 def test_bars_show_every_bin_that_has_a_task() -> None:
     assert bars((0, 1, 400, 200, 0)) == " ▁█▄ "
     assert bars((0, 0)) == "  "
+
+
+def test_folders_of_overlapping_runs_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_CACHE_DIR", "mine")
+    first, second = _kept_inside(tmp_path / "first"), _kept_inside(tmp_path / "second")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # a thread that was given up ends late
+    assert os.environ["WANDB_DATA_DIR"] == str(tmp_path / "second" / "wandb" / "data")
+    second.__exit__(None, None, None)
+    assert "WANDB_DATA_DIR" not in os.environ and os.environ["WANDB_CACHE_DIR"] == "mine"

@@ -83,6 +83,22 @@ def test_bad_options_are_refused(
     assert expected in captured.err and "Traceback" not in captured.err and captured.out == ""
 
 
+def test_a_scheme_is_searched_on_trained_weights_unless_random_ones_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = SEARCH.index("--weights")
+    words = [
+        *SEARCH[:place],
+        *SEARCH[place + 2 :],
+        "--budget-memory-bytes",
+        "1000000",
+        "--out",
+        str(tmp_path / "x.yaml"),
+    ]
+    assert main(words) == ExitCode.USAGE
+    assert "no weights are shipped for backbone 'mobilenet_v2_w0.1'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["folder", "notes", "scheme of another network"])
 def test_nothing_but_an_earlier_scheme_is_overwritten(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

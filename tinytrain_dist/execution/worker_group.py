@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from tinytrain_dist.execution.dealing import Chunk, Dealing
 from tinytrain_dist.execution.executor import describe
 from tinytrain_dist.execution.needs import WorkerNeeds
 from tinytrain_dist.execution.ray_session import node_resources
@@ -136,8 +135,7 @@ def _portable(error: Exception) -> Exception:
 class _Actor:
     handle: Any
     reference: Any = None  # of the call in flight
-    chunk: list[int] | None = None  # slots of that call; None: it is starting, or idle
-    turn: int = 0  # number of that call
+    chunk: Chunk | None = None  # slots of that call; None: it is starting, or idle
     ready: bool = False
 
 
@@ -176,7 +174,7 @@ class RayActorGroup(_Closing):
         self._follow_cluster()
         self._no_room_since: float | None = None
         self._deaths_at_start = 0
-        self._turns = count(1)
+        self._dealing = Dealing()
 
     @property
     def num_workers(self) -> int:
@@ -225,43 +223,41 @@ class RayActorGroup(_Closing):
     ) -> list[Any]:
         results: list[Any] = [None] * len(slots)
         attempts = [0] * len(slots)
-        waiting = self._cut(len(slots))
-        later = [[upcoming[index] for index in chunk] for chunk in self._cut(len(upcoming))]
+        self._dealing.begin(self._cut(len(slots)), later=self._cut(len(upcoming)))
         num_missing = len(slots)
         while num_missing:
-            dealt = self._deal(waiting)
-            following = [[slots[index] for index in chunk] for chunk in waiting] + later
-            for actor in dealt:
-                batch = [slots[index] for index in actor.chunk or ()]
-                after = following[self._place(actor) :][:1]
-                actor.reference = actor.handle.run.remote(method, batch, [s for own in after for s in own], *references)
+            for actor in self._deal():
+                batch, after = [slots[index] for index in actor.chunk or ()], self._after(actor, slots, upcoming)
+                actor.reference = actor.handle.run.remote(method, batch, after, *references)
             for actor in self._finished():
                 chunk, actor.chunk = actor.chunk, None
                 try:
                     answer = self._take(actor)
                 except self._ray.exceptions.RayError as error:
                     self._replace(actor, error)
-                    self._requeue(chunk, attempts, waiting, error)
+                    self._requeue(chunk or (), attempts, error)
                     continue
                 for index, value in zip(chunk or (), answer or (), strict=True):
                     results[index] = value
                     num_missing -= 1
         return results
 
-    def _deal(self, waiting: deque[list[int]]) -> list[_Actor]:
+    def _deal(self) -> list[_Actor]:
         """Give a chunk each to the actors that are free, and return those that got one."""
-        dealt = [actor for actor in self._actors if actor.ready and actor.reference is None][: len(waiting)]
-        for actor in dealt:
-            actor.chunk, actor.turn = waiting.popleft(), next(self._turns)
-        return dealt
+        free = {id(actor): actor for actor in self._actors if actor.ready and actor.reference is None}
+        dealt = self._dealing.deal(list(free))
+        for key, chunk in dealt.items():
+            free[key].chunk = chunk
+        return [free[key] for key in dealt]
 
-    def _place(self, actor: _Actor) -> int:
-        """Return how many actors will most likely be free before this one: those that began before it."""
-        return sum(other.chunk is not None and other.turn < actor.turn for other in self._actors)
+    def _after(self, actor: _Actor, slots: Sequence[Any], upcoming: Sequence[Any]) -> list[Any]:
+        """Return the slots the actor will most likely get after its call."""
+        chunk, is_of_next = self._dealing.tell(id(actor)) or ((), False)
+        return [(upcoming if is_of_next else slots)[index] for index in chunk]
 
-    def _cut(self, num_slots: int) -> deque[list[int]]:
+    def _cut(self, num_slots: int) -> list[Chunk]:
         size = self._slots_per_call or max(1, -(-num_slots // (2 * self.num_workers)))
-        return deque(list(range(start, min(start + size, num_slots))) for start in range(0, num_slots, size))
+        return [tuple(range(start, min(start + size, num_slots))) for start in range(0, num_slots, size)]
 
     def _finished(self) -> list[_Actor]:
         """Return the actors whose call has ended; raises ``ClusterError`` if there is no room left to wait for."""
@@ -290,16 +286,15 @@ class RayActorGroup(_Closing):
         self._ray.kill(actor.handle)
         self._actors[self._actors.index(actor)] = self._start()
 
-    @staticmethod
-    def _requeue(chunk: list[int] | None, attempts: list[int], waiting: deque[list[int]], error: Exception) -> None:
+    def _requeue(self, chunk: Chunk, attempts: list[int], error: Exception) -> None:
         """Queue a lost chunk's slots one by one, so that a slot that kills workers is alone the next time."""
-        for index in chunk or ():
+        for index in chunk:
             attempts[index] += 1
             if attempts[index] >= MAX_ATTEMPTS:
                 raise TooManyFailuresError(
                     f"slot {index}: its worker died {MAX_ATTEMPTS} times, the last time with {describe(error)}"
                 )
-            waiting.append([index])
+            self._dealing.put_back((index,))
 
     def _check_cluster(self) -> None:
         now = time.monotonic()

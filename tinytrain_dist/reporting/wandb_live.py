@@ -20,6 +20,7 @@ EVERY_S = 2.0
 """So often the rounds done since are logged."""
 END_S = FINISH_S + 2 * CONNECT_S
 """So long the end may take: uploading, or finding the server gone and writing an offline copy."""
+UNOPENED_S = 0.2
 _CUT_SHORT = 1
 _LOG = logger(__name__)
 
@@ -39,7 +40,7 @@ class LiveTraining:
     ) -> None:  # fmt: skip
         self._run, self._mode = run, mode
         self._entry = training_entry(run, self._fill, project=project, group=group, entity=entity)
-        self._over = Event()
+        self._over, self._opened = Event(), Event()
         self._final: TrainingRun | None = None
         self._folder: Path | None = None
         self._thread = Thread(target=self._write, name="wandb", daemon=True)  # never holds up the interpreter's exit
@@ -60,8 +61,11 @@ class LiveTraining:
         return self._folder
 
     def stop(self, *, within_s: float) -> None:
-        """End the W&B run of a training that was cut short as failed, or leave it as it is when that takes too long."""
-        self._end(within_s=within_s)
+        """End the W&B run of a training that was cut short as failed, or leave it as it is when that takes too long.
+
+        One that is not even open holds nothing to wait for.
+        """
+        self._end(within_s=within_s if self._opened.is_set() else min(within_s, UNOPENED_S))
 
     def _end(self, *, within_s: float) -> None:
         self._over.set()
@@ -76,6 +80,7 @@ class LiveTraining:
         self._folder = write_entry(self._entry, self._mode)
 
     def _fill(self, wandb: Any, writer: Any) -> int:
+        self._opened.set()
         log_pictures(wandb, writer, self._run)
         while not self._over.wait(EVERY_S):
             log_rounds(writer, self._run)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any, Literal
 
 from tinytrain_dist.foundation.hashing import content_hash
@@ -115,20 +115,38 @@ def _in_netrc() -> bool:
         return False
 
 
+_changing = Lock()
+_kept: list[dict[str, str]] = []
+_found: dict[str, str | None] = {}
+"""What the environment said before the first of the blocks that are open now."""
+
+
 @contextmanager
 def _kept_inside(folder: Path) -> Iterator[None]:
-    """Make the client stage and cache its files below the run directory instead of the home folder."""
+    """Make the client stage and cache its files below the run directory instead of the home folder.
+
+    Blocks of several threads may overlap and end in any order: the latest that is open counts.
+    """
     ours = {"WANDB_DATA_DIR": str(folder / "wandb" / "data"), "WANDB_CACHE_DIR": str(folder / "wandb" / "cache")}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
+    with _changing:
+        if not _kept:
+            _found.update({name: os.environ.get(name) for name in ours})
+        _kept.append(ours)
+        _set_environment(ours)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        with _changing:
+            del _kept[next(place for place, other in enumerate(_kept) if other is ours)]
+            _set_environment(_kept[-1] if _kept else _found)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _write(entry: Entry, mode: Writing) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tinytrain_dist.foundation.errors import TinyTrainError
 from tinytrain_dist.foundation.logs import logger
+from tinytrain_dist.foundation.redaction import redact_text
 from tinytrain_dist.metatraining.curves import CurveRow
 from tinytrain_dist.metatraining.stage import TrainingResult
 from tinytrain_dist.reporting.training_log import TrainingLog
@@ -21,7 +22,7 @@ from tinytrain_dist.verbs.settings_of import wandb_mode
 
 PAGE_EVERY_S = 60.0
 INTERRUPTED_S, FAILED_S = 2.0, 15.0
-"""So long the W&B run of a training that was cut short may take to end; who stops a Ray job waits 3 s."""
+"""So long the W&B run of a training that was cut short may take to end; who stops a Ray job waits 3 s in all."""
 _log = logger(__name__)
 
 
@@ -53,14 +54,13 @@ class TrainingOutputs:
 
     def started(self, folder: Path) -> None:
         """Write the sample episodes and begin the W&B run; never fails the training."""
-        try:
+        with _only_logged("there are no pictures of sample episodes"):
             if self._pictures is not None:
                 self._pictures(folder)
-        except TinyTrainError as error:
-            _log.warning("there are no pictures of sample episodes: %s", error)
-        run, to = open_training(folder), self._to
-        self._live = LiveTraining(run, mode=self._mode, project=to.project, group=to.group, entity=to.entity)
-        self._live.start()
+        with _only_logged("there is no W&B run of the training"):
+            run, to = open_training(folder), self._to
+            self._live = LiveTraining(run, mode=self._mode, project=to.project, group=to.group, entity=to.entity)
+            self._live.start()
 
     def round_done(self, row: CurveRow) -> None:
         """Pass the round on to its W&B run."""
@@ -73,10 +73,8 @@ class TrainingOutputs:
         if time.monotonic() - self._page_at < PAGE_EVERY_S:
             return
         self._page_at = time.monotonic()
-        try:
+        with _only_logged("the page of the training is not up to date"):
             write_training_page(open_training(folder))
-        except TinyTrainError as error:
-            _log.warning("the page of the training is not up to date: %s", error)
 
     def publish(self, result: TrainingResult) -> Path:
         """Write the page of a training and, where anything was trained, the end of its W&B run; returns the page."""
@@ -87,3 +85,11 @@ class TrainingOutputs:
         if self._live is not None:
             self._live.finish(run)
         return page
+
+
+@contextmanager
+def _only_logged(words: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a listener cannot fail a training, whatever is wrong with it
+        _log.warning("%s: %s", words, redact_text(f"{type(error).__name__}: {error}"))
