@@ -61,13 +61,18 @@ def logged(root: Path) -> int:
     return sum(log.stat().st_size for folder in folders(root) for log in folder.glob("run-*.wandb"))
 
 
+def wait_for_rounds(job: subprocess.Popen[str], root: Path) -> None:
+    """Wait until there is a checkpoint, and rounds are in the W&B run's log."""
+    wait_for(lambda: bool(folders(root)) or job.poll() is not None, "a W&B run")
+    opened = logged(root)
+    wait_for(lambda: (newest(root) > 0 and logged(root) > opened + 4096) or job.poll() is not None, "rounds")
+
+
 @pytest.fixture
 def killed(data_root: str, tmp_path: Path) -> Path:
     """Return the root of a training that was killed after its first rounds had been logged."""
     job = start(tmp_path, data_root)
-    wait_for(lambda: bool(folders(tmp_path)) or job.poll() is not None, "a W&B run")
-    opened = logged(tmp_path)
-    wait_for(lambda: (newest(tmp_path) > 0 and logged(tmp_path) > opened + 4096) or job.poll() is not None, "rounds")
+    wait_for_rounds(job, tmp_path)
     client = [child.pid for child in below(job.pid)]
     job.kill()
     assert job.wait(timeout=30) == -9, "the job was over before it was killed"
@@ -97,7 +102,7 @@ def test_a_killed_training_leaves_what_was_logged_and_the_same_command_leaves_ev
 
 def test_ctrl_c_ends_the_wandb_run_as_failed(data_root: str, tmp_path: Path) -> None:
     job = start(tmp_path, data_root)
-    wait_for(lambda: (logged(tmp_path) > 0 and newest(tmp_path) > 0) or job.poll() is not None, "a W&B run")
+    wait_for_rounds(job, tmp_path)
     begin = time.monotonic()
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=DEADLINE_S)
