@@ -61,7 +61,7 @@ class FineTuneSettings:
     distance: Distance = "cosine"
     augment: bool = True
     mode: Mode = "reference"
-    pool_views: int = 8
+    pool_views: int = 10
     numerics: Numerics = "fp32"
     device: DeviceName = "cpu"
     curve_every: int = 0

@@ -88,7 +88,7 @@ class FineTuneConfig:
     distance: str = "cosine"
     augment: bool = True
     mode: str = "reference"
-    pool_views: int = 8
+    pool_views: int = 10
     numerics: str = "auto"
     device: str = "cpu"
     curve_every: int = 10

@@ -20,6 +20,9 @@ from tinytrain_dist.verbs.arguments import VerbParser, print_json
 from tinytrain_dist.verbs.compose import command_line
 from tinytrain_dist.verbs.initialization import RANDOM
 
+POOL_VIEWS = 8
+"""Enough to rank schemes by; what the shipped ones were found with."""
+
 
 def main(argv: list[str]) -> ExitCode:
     """Run the verb."""
@@ -37,8 +40,11 @@ def main(argv: list[str]) -> ExitCode:
         resolution=options.resolution,
         budget_resolution=options.budget_resolution,
         finetune=FineTuneSettings(
-            mode="fast", iterations=max(0, options.iterations), learning_rate=options.learning_rate
-        ),
+            mode="fast",
+            pool_views=POOL_VIEWS,
+            iterations=max(0, options.iterations),
+            learning_rate=options.learning_rate,
+        ),  # fmt: skip
     )
     executor = ExecutorSettings(kind=options.executor, num_workers=options.num_workers)
     out = local_path(options.out, what="--out")
