@@ -44,7 +44,7 @@ def main(argv: list[str]) -> ExitCode:
             pool_views=POOL_VIEWS,
             iterations=max(0, options.iterations),
             learning_rate=options.learning_rate,
-        ),  # fmt: skip
+        ),
     )
     executor = ExecutorSettings(kind=options.executor, num_workers=options.num_workers)
     out = local_path(options.out, what="--out")
