@@ -48,7 +48,7 @@ $(WEIGHTS:%=weights-%): weights-%: teacher
 	$(BIN)/tinytrain weights evaluate runs/shipped-$*/weights.safetensors --episodes 200 \
 	  --teacher efficientnet_lite0_wheel --licence Apache-2.0 --out $(SHIPPED)/$*.safetensors
 	$(BIN)/tinytrain simulate experiment=unseen_20way backbone.name=$* backbone.weights=$(SHIPPED)/$*.safetensors \
-	  "methods=[none,tinytrain]" finetune.mode=fast finetune.learning_rate=auto "rate_search.rates=[1e-3,3e-3,1e-2]" \
+	  "methods=[none,tinytrain]" finetune.mode=fast finetune.pool_views=8 finetune.learning_rate=auto "rate_search.rates=[1e-3,3e-3,1e-2]" \
 	  rate_search.num_tasks=4 run.id=gain-$* $(ARGS)
 	$(BIN)/tinytrain weights gain $(SHIPPED)/$*.safetensors runs/gain-$*
 

@@ -5,24 +5,42 @@ from importlib import metadata
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from numpy.typing import NDArray
 from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_episode, tiny_task
 
-from tinytrain_dist.adaptation.fine_tuning import Adaptation
+from tinytrain_dist.adaptation.fine_tuning import Adaptation, EpisodeObjective
 from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_information
 from tinytrain_dist.adaptation.methods import METHODS, Method, PlanQuestion
 from tinytrain_dist.adaptation.methods.raw_pixels import pixel_features
+from tinytrain_dist.adaptation.methods.transductive import TransductiveObjective
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.adaptation.weight_norms import channel_norms, weight_norm
 from tinytrain_dist.backbones.folded import FoldedNetwork
+from tinytrain_dist.backbones.head import class_means
 from tinytrain_dist.costs.counters import paper_memory
 from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.budget import Budget
 from tinytrain_dist.graphs.update_plan import UpdatePlan, full_plan, updated_weights
+
+
+def test_transductive_adds_the_entropy_of_what_is_predicted_of_the_query() -> None:
+    task, objective = tiny_task(), TransductiveObjective()
+    support, pseudo, query = (state.x for state in objective.states(task, cut=0, iteration=1))
+    assert torch.equal(query, task.query_input) and torch.equal(pseudo, task.view(1))
+    rng = np.random.default_rng(0)
+    features = [torch.from_numpy(rng.normal(size=(len(x), 6))) for x in (support, pseudo, query)]
+    chances = torch.softmax(
+        task.logits(features[2], class_means(features[0], task.support_labels, task.way)), dim=1
+    ).numpy()  # fmt: skip
+    entropies = scipy.stats.entropy(chances, axis=1)  # in nats
+    assert entropies.mean() > 0.01
+    plain = EpisodeObjective().loss(task, features[:2])
+    assert float(objective.loss(task, features) - plain) == pytest.approx(entropies.mean(), abs=1e-9)
 
 
 def question_of(task: TargetTask, *, memory_bytes: int = 10**9, **settings: object) -> tuple[PlanQuestion, list[int]]:

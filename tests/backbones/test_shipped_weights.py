@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def test_every_shipped_file_is_small_whole_and_has_a_full_card() -> None:
     assert {path.name for path in FOLDER.iterdir()} >= {"README.md"}, "the folder says how its files are made"
+    assert set(shipped_files()) == {"mcunet", "mobilenet_v2", "proxylessnas"}, "the networks of the paper"
     for backbone, path in shipped_files().items():
         assert backbone in backbone_names() and path.stat().st_size <= MAX_BYTES
         card = load_checkpoint(path, backbone=backbone).card

@@ -90,6 +90,36 @@ def fake_results(learner: Learner, count: int, seed: int = 0) -> list[SlotResult
     ]  # fmt: skip
 
 
+def test_the_gradient_is_clipped_to_its_global_norm_and_decay_is_of_convolutions(tiny: MetaTrainSettings) -> None:
+    plain = replace(
+        tiny, optimizer="sgd", momentum=0.0, warmup_share=0.0, learning_rate=0.5, final_learning_rate=0.5
+    )  # fmt: skip
+    steps = {}
+    for name, settings in {
+        "free": plain, "clipped": replace(plain, gradient_clip=0.01), "decayed": replace(plain, weight_decay=0.1)
+    }.items():  # fmt: skip
+        learner = make_learner(settings)
+        before = split_flat(learner.graph, learner.weights)
+        learner.step(fake_results(learner, 2))
+        after = split_flat(learner.graph, learner.weights)
+        trained = [key for key in before if not key.endswith(("running_mean", "running_var"))]
+        steps[name] = {key: (after[key] - before[key]).astype(np.float64) for key in trained}
+    norm = np.sqrt(sum(float((step**2).sum()) for step in steps["free"].values())) / 0.5
+    assert norm > 0.01
+    for key, step in steps["free"].items():
+        np.testing.assert_allclose(steps["clipped"][key], step * (0.01 / norm), rtol=2e-2, atol=1e-6)
+        shrunk = 0.5 * 0.1 * before[key] if key.endswith("conv.weight") else np.zeros_like(before[key])
+        np.testing.assert_allclose(steps["decayed"][key], step - shrunk, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_scale_is_learned_or_left(tiny: MetaTrainSettings, learns: bool) -> None:
+    learner = make_learner(replace(tiny, learn_scale=learns, warmup_share=0.0))
+    before = learner.scale
+    learner.step(fake_results(learner, 2))
+    assert (learner.scale != before) is learns
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_restored_learner_goes_on_bit_for_bit(tiny: MetaTrainSettings, optimizer: str) -> None:
     settings = replace(tiny, optimizer=optimizer, weight_decay=1e-3, gradient_clip=1.0)  # type: ignore[arg-type]

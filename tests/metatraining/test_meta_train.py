@@ -163,6 +163,8 @@ def test_the_best_weights_are_kept_also_across_an_interruption(
     assert resumed.resumed_round == 5
     assert (resumed.weights_hash, resumed.best_round) == (whole.weights_hash, whole.best_round)
     assert len(list(resumed.run_folder.glob("checkpoints/best-*"))) <= settings.checkpoints_kept
+    kept = sorted(int(p.name[6:12]) for p in resumed.run_folder.glob("checkpoints/round-*.learner.safetensors"))
+    assert kept == list(range(settings.num_rounds + 1))[-settings.checkpoints_kept :], "the newest, and no others"
 
 
 def test_it_stops_when_validation_has_not_improved(tiny: MetaTrainSettings, data_root: str, tmp_path: Path) -> None:

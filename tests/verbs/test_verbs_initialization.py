@@ -37,7 +37,10 @@ def pretrained(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "random"),
+        ([], "shipped"),
+        (["backbone.name=proxylessnas"], "shipped"),
+        (["backbone.name=mobilenet_v2_w0.1"], "random"),
+        (["backbone.weights=random"], "random"),
         (["backbone.weights=meta_train"], "meta_train"),
         (["initialization=pretrained"], "pretrain"),
         (["initialization=meta_trained"], "meta_train"),

@@ -33,7 +33,7 @@ class TrainingSettings:
     weight_decay
         Of convolution weights; normalisation and the head have none.
     gradient_clip
-        Largest global norm of the averaged gradient; 0: none.
+        Largest global norm of the network's averaged gradient (the head's is left as it is); 0: none.
     norm_momentum
         Share by which a round's batch statistics move the running ones.
     scale, learn_scale

@@ -5,26 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinytrain_dist.backbones.card import read_card
-from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
+from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_files, shipped_path
 from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.paths import local_path
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.settings_of import meta_train_settings, pretrain_settings
 
-RANDOM, PRETRAIN, META_TRAIN = "random", "pretrain", "meta_train"
+AUTO, RANDOM, PRETRAIN, META_TRAIN = "auto", "random", "pretrain", "meta_train"
 MADE: dict[str, str] = {"random": RANDOM, "pretrained": PRETRAIN, "meta_trained": META_TRAIN}
 """Initialization -> the value of ``backbone.weights`` that names no file but what makes it."""
 STAGES = (PRETRAIN, META_TRAIN)
+_log = logger(__name__)
 
 
 def weights_word(config: JobConfig) -> str:
     """Return what ``backbone.weights`` amounts to: ``initialization``, where given, takes the place of a stage."""
-    asked = config.initialization
+    asked, word = config.initialization, config.backbone.weights
     if asked is None:
-        return config.backbone.weights
+        return _best_at_hand(config.backbone.name) if word == AUTO else word
     if asked not in MADE:
         raise ConfigError(f"initialization: unknown {asked!r}; {nearest(asked, MADE)}")
-    return MADE[asked] if config.backbone.weights in MADE.values() else config.backbone.weights
+    return MADE[asked] if word in (AUTO, *MADE.values()) else word
+
+
+def _best_at_hand(backbone: str) -> str:
+    return SHIPPED if backbone in shipped_files() else RANDOM
 
 
 def given_weights(config: JobConfig) -> Path | None:
@@ -55,6 +61,8 @@ def check_stage(config: JobConfig) -> None:
 def initial_weights(config: JobConfig, *, root: str | Path, command: str) -> Path | None:
     """Return the checkpoint to start from, made (or reused) where that is asked for; ``None``: random weights."""
     word = weights_word(config)
+    if word == RANDOM and config.backbone.weights == AUTO and config.initialization is None:
+        _log.warning("no weights are shipped for backbone %r: random ones are used", config.backbone.name)
     if word == PRETRAIN:
         from tinytrain_dist.verbs.pretrain import run_pretraining
 

@@ -44,12 +44,13 @@ class EpisodesConfig:
 class BackboneConfig:
     """Network and initial weights: a checkpoint file, ``shipped`` (the package's), ``random``, or a stage.
 
-    The stages are ``pretrain`` and ``meta_train``: they run first, or what they left is reused.
+    ``auto`` is ``shipped`` where the package has weights for the backbone, else ``random``, which is said. The stages
+    are ``pretrain`` and ``meta_train``: they run first, or what they left is reused.
     """
 
     name: str = "mcunet"
     resolution: int = 84
-    weights: str = "random"
+    weights: str = "auto"
 
 
 @dataclass
