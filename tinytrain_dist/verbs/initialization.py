@@ -7,8 +7,8 @@ from pathlib import Path
 from tinytrain_dist.backbones.card import read_card
 from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_files, shipped_path
 from tinytrain_dist.foundation.errors import ConfigError, nearest
-from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.foundation.paths import local_path
+from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.settings_of import meta_train_settings, pretrain_settings
 
@@ -16,7 +16,6 @@ AUTO, RANDOM, PRETRAIN, META_TRAIN = "auto", "random", "pretrain", "meta_train"
 MADE: dict[str, str] = {"random": RANDOM, "pretrained": PRETRAIN, "meta_trained": META_TRAIN}
 """Initialization -> the value of ``backbone.weights`` that names no file but what makes it."""
 STAGES = (PRETRAIN, META_TRAIN)
-_log = logger(__name__)
 
 
 def weights_word(config: JobConfig) -> str:
@@ -62,7 +61,7 @@ def initial_weights(config: JobConfig, *, root: str | Path, command: str) -> Pat
     """Return the checkpoint to start from, made (or reused) where that is asked for; ``None``: random weights."""
     word = weights_word(config)
     if word == RANDOM and config.backbone.weights == AUTO and config.initialization is None:
-        _log.warning("no weights are shipped for backbone %r: random ones are used", config.backbone.name)
+        say(f"no weights are shipped for backbone {config.backbone.name!r}: random ones are used")
     if word == PRETRAIN:
         from tinytrain_dist.verbs.pretrain import run_pretraining
 
