@@ -56,3 +56,8 @@ def kill(pid: int, how: int = signal.SIGKILL) -> bool:
         os.kill(pid, how)
         return True
     return False
+
+
+def as_in_a_terminal() -> None:
+    """Let a child process take Ctrl-C (``preexec_fn``)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has its background jobs ignore it, and that is inherited

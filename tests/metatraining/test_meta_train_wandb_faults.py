@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import alive, below, kill
+from processes import alive, as_in_a_terminal, below, kill
 from wandb_offline import records, steps
 
 from tinytrain_dist.metatraining.curves import read_curves
@@ -20,7 +20,7 @@ from tinytrain_dist.metatraining.curves import read_curves
 pytestmark = pytest.mark.slow
 DEADLINE_S = 120.0
 ROUNDS = 400
-CLEANED_UP_S = 10.0
+CLEANED_UP_S = 20.0
 """Ctrl-C to the end of the process: at most 2 s are W&B's, the rest is for Python's own exit on a busy machine."""
 
 
@@ -37,6 +37,7 @@ def start(root: Path, data_root: str, *more: str, **environment: str) -> subproc
     return subprocess.Popen(
         [sys.executable, "-m", "tinytrain_dist", "meta-train", *words], text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=own | {"HOME": str(root / "home")} | environment,
+        preexec_fn=as_in_a_terminal,
     )  # fmt: skip
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from processes import as_in_a_terminal
 
 from tinytrain_dist.foundation.storage import open_storage
 from tinytrain_dist.simulation.manifest import Manifest
@@ -53,12 +53,8 @@ def start(*words: str, **changes: str) -> subprocess.Popen[str]:
         text=True,
         env=environment(**changes),
         start_new_session=True,
-        preexec_fn=_as_in_a_terminal,
+        preexec_fn=as_in_a_terminal,
     )
-
-
-def _as_in_a_terminal() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has its background jobs ignore it, and that is inherited
 
 
 def finish(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
