@@ -82,6 +82,11 @@ def question_of(task: TargetTask, device: DeviceProfile, fisher: Callable[[], Fi
     )
 
 
+def warm_up(task: TargetTask) -> None:
+    """Make a Fisher pass that is not counted: a process loads kernels at its first one, for all its tasks."""
+    fisher_information(task, task.network.graph.last_blocks(SELECTION.inspect_blocks))
+
+
 def our_grid(task: TargetTask, profiles: Sequence[DeviceProfile], methods: Sequence[str]) -> GridTimes:
     """Run the grid as the platform does: one Fisher pass, each distinct plan tuned once on the shared prefix."""
     times, start = GridTimes(), time.process_time()

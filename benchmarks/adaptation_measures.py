@@ -15,6 +15,7 @@ from benchmarks.adaptation_grid import (
     known_methods,
     our_grid,
     plain_grid,
+    warm_up,
 )
 from benchmarks.adaptation_stages import stages
 from benchmarks.adaptation_tasks import ARMS, FIVE_WAY, Workbench, cpu_seconds, in_turn, layers_plan
@@ -77,6 +78,8 @@ def measure_grid(bench: Workbench) -> None:
     for name in GRID_METHODS:
         if name not in methods:
             print(f"  SKIPPED: no method {name}")
+    for arm in ARMS:
+        warm_up(bench.task(bench.episode(bench.num_tasks), arm))
     for index in range(bench.num_tasks):
         episode = bench.episode(index)
         arms = {arm: partial(_our_grid, bench, episode, arm) for arm in ARMS}
