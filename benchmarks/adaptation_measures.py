@@ -20,7 +20,7 @@ from benchmarks.adaptation_grid import (
 from benchmarks.adaptation_stages import stages
 from benchmarks.adaptation_tasks import ARMS, FIVE_WAY, Workbench, cpu_seconds, in_turn, layers_plan
 from benchmarks.plain_adaptation import plain_fine_tune
-from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, _Tuning, fine_tune, make_optimizer
+from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, Tuning, fine_tune, make_optimizer
 from tinytrain_dist.adaptation.settings import Mode
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.network import LayerState
@@ -145,12 +145,11 @@ class SameImages(EpisodeObjective):
 
 def step_seconds(task: TargetTask, plan: UpdatePlan, *, repeats: int) -> float:
     """Return the CPU seconds of one step above the cached prefix: forward, backward, optimizer."""
-    tuning = _Tuning(task, plan, SameImages())
-    optimizer = make_optimizer(tuning._weights.values, task.settings)
+    tuning = Tuning(task, plan, SameImages())
+    optimizer = make_optimizer(tuning.weights.values, task.settings)
 
     def step() -> None:
-        tuning._pass.refresh()
-        _, tuning._weights.values.grad = tuning._step(0)
+        _, tuning.weights.values.grad = tuning.step(0)
         optimizer.step()
 
     step()

@@ -16,6 +16,7 @@ from benchmarks.adaptation import main as benchmark
 from tinytrain_dist.adaptation import fine_tuning, fisher, task
 from tinytrain_dist.adaptation.fine_tuning import Adaptation, EpisodeObjective, Objective, fine_tune
 from tinytrain_dist.adaptation.fisher import fisher_information
+from tinytrain_dist.adaptation.joint_tuning import JointTuning, fine_tune_together
 from tinytrain_dist.adaptation.methods.raw_pixels import RawPixels
 from tinytrain_dist.adaptation.methods.transductive import TransductiveObjective
 from tinytrain_dist.adaptation.numerics import best_numerics, check_machine
@@ -159,27 +160,36 @@ def test_the_stand_in_notices_a_tensor_of_the_cpu_and_a_value_that_is_read(task_
 def test_a_step_stays_on_its_device_and_waits_for_nothing(
     name: str, objective: Objective, task_elsewhere: TargetTask
 ) -> None:
-    tuning = fine_tuning._Tuning(task_elsewhere, PLANS[name], objective)
+    tuning = fine_tuning.Tuning(task_elsewhere, PLANS[name], objective)
     losses = list(steps_of(tuning, count=3))
-    assert {loss.device for loss in losses} == {tuning._weights.values.device} == {ELSEWHERE}
-    assert tuning._watch.losses == ()
+    assert {loss.device for loss in losses} == {tuning.weights.values.device} == {ELSEWHERE}
+    assert tuning.watch.losses == ()
 
 
-def steps_of(tuning: fine_tuning._Tuning, *, count: int) -> Iterator[torch.Tensor]:
+@pytest.mark.parametrize("name", PLANS)
+def test_a_step_of_several_tasks_stays_on_its_device_and_waits_for_nothing(
+    name: str, task_elsewhere: TargetTask
+) -> None:
+    tunings = [fine_tuning.Tuning(task_elsewhere, PLANS[name], EpisodeObjective()) for _ in range(2)]
+    losses, gradients = JointTuning(tunings).step(0)
+    assert losses.device == gradients.device == ELSEWHERE and losses.shape == (2,)
+    assert gradients.shape == (2, tunings[0].weights.values.numel())
+
+
+def steps_of(tuning: fine_tuning.Tuning, *, count: int) -> Iterator[torch.Tensor]:
     """Yield the loss of each of so many steps, fewer than are looked at together."""
-    optimizer = fine_tuning.make_optimizer(tuning._weights.values, tuning._task.settings)
+    optimizer = fine_tuning.make_optimizer(tuning.weights.values, tuning.task.settings)
     for iteration in range(count):
-        tuning._pass.refresh()
-        loss, tuning._weights.values.grad = tuning._step(iteration)
+        loss, tuning.weights.values.grad = tuning.step(iteration)
         optimizer.step()
-        tuning._watch.add(loss, tuning._weights.values.isfinite().all())
-        assert not tuning._watch.has_failed()
+        tuning.watch.add(loss, tuning.weights.values.isfinite().all())
+        assert not tuning.watch.has_failed()
         yield loss
 
 
 def test_every_image_is_copied_once(task_elsewhere: TargetTask, one_device: OneDevice) -> None:
     one_device.copied_images = 0  # weights are four-dimensional, too
-    tuning = fine_tuning._Tuning(task_elsewhere, plan_of(LayerUpdate(layer=END - 1)), EpisodeObjective())
+    tuning = fine_tuning.Tuning(task_elsewhere, plan_of(LayerUpdate(layer=END - 1)), EpisodeObjective())
     copied = [one_device.copied_images for _ in steps_of(tuning, count=6)]
     assert copied[-1] == 1 + task_elsewhere.settings.pool_views, "support and views"
     assert copied[1:] == copied[-1:] * 5, "nothing after the second step"
@@ -325,6 +335,16 @@ def test_a_gpu_gives_what_the_cpu_gives(name: str, dtype: torch.dtype) -> None:
 
 
 @needs_gpu
+@pytest.mark.parametrize("name", PLANS)
+def test_tasks_together_on_a_gpu_are_what_each_is_alone(name: str) -> None:
+    tasks = [task_of(torch.float64, replace(FAST, device="cuda")) for _ in range(3)]
+    wanted = fine_tune(tasks[0], PLANS[name])
+    for found in fine_tune_together(tasks, [PLANS[name]] * 3, objective=EpisodeObjective()):
+        np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-9, atol=1e-9)
+        assert found.accuracy_after == wanted.accuracy_after
+
+
+@needs_gpu
 def test_what_needs_no_gpu_is_the_same_beside_one() -> None:
     here, there = task_of(torch.float32), task_of(torch.float32, replace(FAST, device="cuda"))
     assert RawPixels().adapt(there, plan_of()) == RawPixels().adapt(here, plan_of())
@@ -336,7 +356,7 @@ def test_what_needs_no_gpu_is_the_same_beside_one() -> None:
 @needs_gpu
 def test_no_step_waits_for_the_gpu() -> None:
     one = task_of(torch.float32, replace(FAST, device="cuda"))
-    tuning = fine_tuning._Tuning(one, plan_of(LayerUpdate(layer=END - 1)), EpisodeObjective())
+    tuning = fine_tuning.Tuning(one, plan_of(LayerUpdate(layer=END - 1)), EpisodeObjective())
     steps = steps_of(tuning, count=6)
     for _ in range(2):
         assert next(steps).is_cuda  # every view has been copied

@@ -41,9 +41,8 @@ def task_in(arithmetic: Numerics, settings: FineTuneSettings = SETTINGS) -> Targ
 
 
 def flat_gradient(task: TargetTask, name: str) -> tuple[float, Tensor]:
-    tuning = fine_tuning._Tuning(task, PLANS[name], EpisodeObjective())
-    tuning._pass.refresh()
-    loss, gradient = tuning._step(0)
+    tuning = fine_tuning.Tuning(task, PLANS[name], EpisodeObjective())
+    loss, gradient = tuning.step(0)
     return float(loss), gradient
 
 
@@ -85,8 +84,8 @@ def test_only_what_flows_between_layers_is_rounded() -> None:
             assert state.residual is None or state.residual.dtype == torch.bfloat16
     _, tape = sparse_gradient(task, PLANS["everything"])
     assert {x.dtype for x in tape.inputs.values()} == {torch.bfloat16}
-    tuning = fine_tuning._Tuning(task, PLANS["everything"], EpisodeObjective())
-    assert tuning._weights.values.dtype == torch.float32
+    tuning = fine_tuning.Tuning(task, PLANS["everything"], EpisodeObjective())
+    assert tuning.weights.values.dtype == torch.float32
     assert fisher_information(task, GRAPH.last_blocks(2)).channels[END - 1].dtype == "float64"
     assert all(layer[0].dtype == torch.float32 for layer in task.network.layers)
 

@@ -137,9 +137,8 @@ def test_micro_batches_give_the_same_gradient(name: str, images: int, monkeypatc
         return features, tape
 
     monkeypatch.setattr(SparsePass, "forward", watched)
-    tuning = fine_tuning._Tuning(task, plan, EpisodeObjective())
-    tuning._pass.refresh()
-    _, found = tuning._step(0)
+    tuning = fine_tuning.Tuning(task, plan, EpisodeObjective())
+    _, found = tuning.step(0)
     assert sum(sizes) == 14 and max(sizes) == min(images, 14)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 

@@ -205,7 +205,7 @@ FINETUNE = {
     "mode": "fast",
 }
 IN_FAST = {"numerics": "bf16", "device": "cuda"}  # where mode fast is set as well
-WITHOUT_EFFECT = {"momentum": 0.5, "pool_views": 3, "curve_every": 7}  # of Adam, in mode reference
+WITHOUT_EFFECT = {"momentum": 0.5, "pool_views": 3, "curve_every": 7, "tasks_together": 3}  # of Adam, in mode reference
 SELECTION = {
     "criterion": "fisher_only",
     "inspect_blocks": 3,

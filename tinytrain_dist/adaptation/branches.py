@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields
 
 import torch
@@ -77,6 +78,17 @@ class Branches:
 
     def __contains__(self, layer: int) -> bool:
         return layer in self._modules
+
+    @property
+    def statistics(self) -> dict[int, list[list[Tensor]]]:
+        """Means and deviations of the two normalisations of every module that was measured, ``[C]`` each."""
+        return {layer: [found.means, found.deviations] for layer, found in self._statistics.items()}
+
+    def like(self, statistics: Mapping[int, list[list[Tensor]]]) -> Branches:
+        """Return the same modules with the ``statistics`` of another task."""
+        other = copy(self)
+        other._statistics = {layer: _Statistics(*found) for layer, found in statistics.items()}
+        return other
 
     def initial(self, layer: int, *, dtype: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
         """Return the module's parameters before training, by name; a function of the layer alone."""

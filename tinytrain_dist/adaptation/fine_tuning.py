@@ -93,52 +93,81 @@ def fine_tune(task: TargetTask, plan: UpdatePlan, *, objective: Objective | None
     first = plan.check(task.network.graph).earliest_layer
     if first is None or task.settings.iterations == 0:
         return Adaptation(accuracy_before=task.accuracy_before, accuracy_after=task.accuracy_before)
-    return _Tuning(task, plan, objective or EpisodeObjective()).run()
+    return Tuning(task, plan, objective or EpisodeObjective()).run()
 
 
-class _Tuning:
-    """One tuning: the weights, the pass over the layers above the cut, and what was seen on the way."""
+class Tuning:
+    """One tuning: the weights, the pass over the layers above the cut, and what was seen on the way.
+
+    Attributes
+    ----------
+    weights
+        What the optimizer changes.
+    cut, stop
+        Layer the pass starts at, and the one its backward pass ends at.
+    bytes_per_image
+        What a step keeps for its backward pass, an image.
+    watch
+        Losses so far, and whether a number was not finite.
+    """
 
     def __init__(self, task: TargetTask, plan: UpdatePlan, objective: Objective) -> None:
         first = plan.earliest_layer
         assert first is not None
-        self._task, self._objective, self._cut = task, objective, pass_start(plan, task.network.graph)
-        self._weights = PlanWeights(task.network, plan)
-        self._pass = SparsePass(task.network, weights=self._weights, start=self._cut, stop=first)
-        self._pass.measure_branches(task.support_state(self._cut))
+        self.task, self.objective = task, objective
+        self.cut, self.stop = pass_start(plan, task.network.graph), first
+        self.weights = PlanWeights(task.network, plan)
+        self._pass = SparsePass(task.network, weights=self.weights, start=self.cut, stop=first)
+        self._pass.measure_branches(task.support_state(self.cut))
         exact = saved_exact_bytes(
-            task.network.graph, plan, bytes_per_element=self._weights.values.element_size(), mask_bits=8
+            task.network.graph, plan, bytes_per_element=self.weights.values.element_size(), mask_bits=8
         )
-        self._bytes_per_image = exact * (MODULE_FACTOR if plan.adapters else 1)
-        self._watch = StepWatch(task.network.device)
+        self.bytes_per_image = exact * (MODULE_FACTOR if plan.adapters else 1)
+        self.watch = StepWatch(task.network.device)
         self._curve: list[CurvePoint] = []
 
     def run(self) -> Adaptation:
-        settings = self._task.settings
-        optimizer = make_optimizer(self._weights.values, settings)
+        """Make all steps and return the outcome."""
+        settings, values = self.task.settings, self.weights.values
+        optimizer = make_optimizer(values, settings)
         for iteration in range(settings.iterations):
-            self._pass.refresh()
-            if settings.curve_every and iteration % settings.curve_every == 0 and iteration > 0:
-                if self._watch.has_failed(now=True):
-                    return self._diverged()
-                self._record(iteration)
-            loss, self._weights.values.grad = self._step(iteration)
+            self.record_if_due(iteration)
+            loss, values.grad = self.step(iteration)
             optimizer.step()
             # a fused ReLU6 turns NaN into a number: the loss alone would not show it
-            self._watch.add(loss, self._weights.values.isfinite().all())
-            if self._watch.has_failed():
-                return self._diverged()
+            self.watch.add(loss, values.isfinite().all())
+            if self.watch.has_failed():
+                break
+        return self.conclude()
+
+    def record_if_due(self, iteration: int) -> None:
+        """Add a point to the learning curve where the settings ask for one now."""
+        every = self.task.settings.curve_every
+        if every and iteration % every == 0 and iteration > 0 and not self.watch.has_failed(now=True):
+            self._pass.refresh()
+            accuracy = self._accuracy()
+            if accuracy is not None:
+                self._curve.append(CurvePoint(iteration=iteration, accuracy=accuracy))
+
+    def conclude(self) -> Adaptation:
+        """Return the outcome after the last step, or after the one that went wrong."""
         self._pass.refresh()
-        after = None if self._watch.has_failed(now=True) else self._accuracy()
+        after = None if self.watch.has_failed(now=True) else self._accuracy()
         if after is None:
             return self._diverged()
+        settings = self.task.settings
         if settings.curve_every:
             self._curve.append(CurvePoint(iteration=settings.iterations, accuracy=after))
         return self._outcome(accuracy_after=after)
 
-    def _step(self, iteration: int) -> tuple[Tensor, Tensor]:
+    def states(self, iteration: int) -> list[LayerState]:
+        """Return what the pass of an iteration takes, a state for each set of images."""
+        return self.objective.states(self.task, cut=self.cut, iteration=iteration)
+
+    def step(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Return the loss, ``[]``, and the flat gradient of one iteration; no value is looked at on the way."""
-        sets = self._objective.states(self._task, cut=self._cut, iteration=iteration)
+        self._pass.refresh()
+        sets = self.states(iteration)
         losses: list[Tensor] = []
 
         def head(features: Tensor) -> Tensor:
@@ -146,7 +175,7 @@ class _Tuning:
             losses.append(loss)
             return gradient
 
-        images = TAPE_BYTES // max(1, self._bytes_per_image)
+        images = TAPE_BYTES // max(1, self.bytes_per_image)
         *earlier, total = pass_in_parts(
             self._pass, concatenate(sets), images=images, head=head, backward=self._pass.backward
         )
@@ -158,7 +187,7 @@ class _Tuning:
         """Return the loss and its gradient with respect to the features."""
         leaf = features.detach().requires_grad_()
         with torch.enable_grad():
-            loss = self._objective.loss(self._task, torch.split(leaf, [len(s.x) for s in sets]))
+            loss = self.objective.loss(self.task, torch.split(leaf, [len(s.x) for s in sets]))
             (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.detach(), gradient
 
@@ -166,31 +195,26 @@ class _Tuning:
         """Return the query accuracy of the current weights; ``None`` where features are not finite."""
         support, query = (
             torch.cat([self._pass.forward(part, keep=False)[0] for part in split(state, 128)])
-            for state in (self._task.support_state(self._cut), self._task.query_state(self._cut))
+            for state in (self.task.support_state(self.cut), self.task.query_state(self.cut))
         )
         if not (support.isfinite().all() and query.isfinite().all()):
             return None
-        return self._task.query_accuracy(support, query)
-
-    def _record(self, iteration: int) -> None:
-        accuracy = self._accuracy()
-        if accuracy is not None:
-            self._curve.append(CurvePoint(iteration=iteration, accuracy=accuracy))
+        return self.task.query_accuracy(support, query)
 
     def _outcome(
         self, *, accuracy_after: float | None, status: AdaptationStatus = "ok", message: str | None = None
     ) -> Adaptation:
         return Adaptation(
-            accuracy_before=self._task.accuracy_before,
+            accuracy_before=self.task.accuracy_before,
             accuracy_after=accuracy_after,
-            losses=self._watch.losses,
+            losses=self.watch.losses,
             curve=tuple(self._curve),
             status=status,
             message=message,
         )
 
     def _diverged(self) -> Adaptation:
-        words = f"loss, weights or features not finite after iteration {len(self._watch.losses)}"
+        words = f"loss, weights or features not finite after iteration {len(self.watch.losses)}"
         return self._outcome(
             accuracy_after=None, status="diverged", message=f"{words}; try a smaller finetune.learning_rate"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from tinytrain_dist.adaptation.branches import Branches
 from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, fold
 from tinytrain_dist.backbones.kernels import is_depthwise
+from tinytrain_dist.backbones.layout import channels_last
 from tinytrain_dist.backbones.network import NORM_EPS
 from tinytrain_dist.graphs.layer_graph import ConvLayer
 from tinytrain_dist.graphs.update_plan import LayerUpdate, Side, UpdatePlan
@@ -58,6 +60,28 @@ class PlanWeights:
         )
         self._modules = {i: dict(zip(module, parts, strict=False)) for i, module in modules.items()}
         self.touched = tuple(sorted({*weights, *shifts, *scales}))
+
+    @property
+    def chosen(self) -> dict[int, Tensor]:
+        """The selected channels ``[K]`` of every layer of which not all are updated."""
+        return {layer: channels for layer, channels in self._selected.items() if channels is not None}
+
+    def like(
+        self, values: Tensor, *, chosen: Mapping[int, Tensor], statistics: Mapping[int, list[list[Tensor]]]
+    ) -> PlanWeights:
+        """Return the weights of another task's plan that selects as many channels of the same layers.
+
+        Parameters
+        ----------
+        values, chosen
+            The other's ``values`` and ``chosen``.
+        statistics
+            Those of its lite residual modules.
+        """
+        other = copy(self)
+        other.values, other._selected = values, self._selected | dict(chosen)
+        other.branches = self.branches.like(statistics)
+        return other
 
     def _slice(self, update: LayerUpdate) -> Tensor:
         weight = self._frozen(update.layer)
@@ -124,7 +148,7 @@ class PlanWeights:
             mean=norm.running_mean,
             variance=norm.running_var,
         )
-        return weight.contiguous(memory_format=torch.channels_last), bias
+        return channels_last(weight), bias
 
     def _value(self, parts: dict[int, _Part], index: int, frozen: Tensor) -> Tensor:
         return parts[index].of(self.values) if index in parts else frozen.detach()

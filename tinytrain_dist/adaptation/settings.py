@@ -49,6 +49,9 @@ class FineTuneSettings:
     device
         Where the network runs in mode ``fast``: ``cpu``, or ``cuda``, a GPU of the worker. Images are loaded and
         augmented on the CPU either way.
+    tasks_together
+        Tasks of a worker whose tunings make their steps together on a GPU, where their plans are of one kind; changes
+        no more than last digits, as a GPU does anyway.
     curve_every
         Iterations between two points of the learning curve; 0: none. Does not change the outcome.
     """
@@ -64,6 +67,7 @@ class FineTuneSettings:
     pool_views: int = 10
     numerics: Numerics = "fp32"
     device: DeviceName = "cpu"
+    tasks_together: int = 8
     curve_every: int = 0
 
     def __post_init__(self) -> None:
@@ -77,10 +81,16 @@ class FineTuneSettings:
         is_fast = self.mode == "fast"
         _require(is_fast or self.numerics == "fp32", "finetune.numerics", self.numerics, "fp32, in mode reference")
         _require(is_fast or self.device == "cpu", "finetune.device", self.device, "cpu, in mode reference")
+        _require(self.tasks_together >= 1, "finetune.tasks_together", self.tasks_together, "1 or more")
         _require(self.pool_views >= 1, "finetune.pool_views", self.pool_views, "1 or more")
         _require(self.curve_every >= 0, "finetune.curve_every", self.curve_every, "0 or more")
         _require(0 <= self.momentum < 1, "finetune.momentum", self.momentum, "0 to below 1")
         _require(self.scale is None or 0 < self.scale < math.inf, "finetune.scale", self.scale, "above 0, or null")
+
+    @property
+    def num_together(self) -> int:
+        """Tasks whose tunings make their steps together at most: on the CPU each is alone."""
+        return self.tasks_together if self.device == "cuda" else 1
 
 
 @dataclass(frozen=True, kw_only=True)

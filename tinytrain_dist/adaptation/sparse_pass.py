@@ -19,6 +19,7 @@ from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.backbones.compiled import masked_, relu6_mask, select_channels
 from tinytrain_dist.backbones.folded import Folded, FoldedNetwork, pool, rounded
 from tinytrain_dist.backbones.kernels import convolve, input_gradient, weight_gradient, widened
+from tinytrain_dist.backbones.layout import channels_last
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.graphs.layer_graph import ConvLayer
 
@@ -182,7 +183,7 @@ class SparsePass:
         flat = feature_gradient.new_zeros(0 if self._weights is None else self._weights.values.numel())
         height, width = tape.out_shape[2:]
         grad = (feature_gradient / (height * width))[:, :, None, None].expand(tape.out_shape)
-        grad = grad.contiguous(memory_format=torch.channels_last).to(tape.out_type)
+        grad = channels_last(grad).to(tape.out_type)
         pending: Tensor | None = None
         of_module: Tensor | None = None
         for layer in reversed(self._layers):

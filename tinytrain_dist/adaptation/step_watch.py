@@ -37,7 +37,7 @@ class StepWatch:
 
     def has_failed(self, *, now: bool = False) -> bool:
         """Return whether a step is known to have gone wrong; ``now`` looks at all of them first."""
-        if self._unseen and (now or len(self._unseen) >= self._per_look):
+        if self._unseen and not self._failed and (now or len(self._unseen) >= self._per_look):
             losses, finite = (torch.stack(values).tolist() for values in zip(*self._unseen, strict=True))
             self._unseen = []
             for loss, is_finite in zip(losses, finite, strict=True):

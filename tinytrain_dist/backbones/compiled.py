@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinytrain_dist.backbones.layout import is_of_many_tasks
 from tinytrain_dist.foundation.compiling import compiled, compiler
 
 CAP = 6.0
@@ -21,12 +22,16 @@ CAP_BITS = 0x40C0
 
 def is_compiled(x: Tensor) -> bool:
     """Return whether the compiled loops take tensors such as ``x``; a static rule, not a measurement."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and compiler() is not None
+    return x.dtype == torch.float32 and _is_reachable(x)
 
 
 def _is_compiled_half(x: Tensor) -> bool:
     """Return whether the loops over the bits of bfloat16 take ``x``: ordered as integers where it is above 0."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and compiler() is not None
+    return x.dtype == torch.bfloat16 and _is_reachable(x)
+
+
+def _is_reachable(x: Tensor) -> bool:
+    return x.device.type == "cpu" and compiler() is not None and not is_of_many_tasks(x)
 
 
 def depthwise_weight_gradient(grad: Tensor, x: Tensor, *, kernel: int, stride: int) -> Tensor:

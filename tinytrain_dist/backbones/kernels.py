@@ -24,6 +24,7 @@ from tinytrain_dist.backbones.compiled import (
     depthwise_weight_gradient,
     is_compiled,
 )
+from tinytrain_dist.backbones.layout import channels_last, is_of_many_tasks
 from tinytrain_dist.graphs.layer_graph import ConvLayer
 
 WIDE_KERNEL = 5
@@ -42,7 +43,7 @@ _FUSED = _fused_operators()
 
 def _can_fuse(x: Tensor) -> bool:
     takes = x.dtype in (torch.float32, torch.bfloat16) and x.device.type == "cpu"
-    return _FUSED is not None and takes and not torch.is_grad_enabled()
+    return _FUSED is not None and takes and not torch.is_grad_enabled() and not is_of_many_tasks(x)
 
 
 def widened(x: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ def input_gradient(grad: Tensor, weight: Tensor, *, layer: ConvLayer, in_shape: 
         return _rows_to_map(_rows(grad) @ weight.flatten(1), in_shape)
     if layer.stride == 1 and is_depthwise(layer):
         padding = (layer.kernel - 1) // 2
-        flipped = weight.flip(2, 3).contiguous(memory_format=torch.channels_last)
+        flipped = channels_last(weight.flip(2, 3))
         return F.conv2d(grad, flipped, padding=padding, groups=layer.groups)
     if grad.dtype == torch.bfloat16:
         return input_gradient(grad.float(), weight.float(), layer=layer, in_shape=in_shape).bfloat16()

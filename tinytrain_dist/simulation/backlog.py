@@ -44,14 +44,22 @@ class Backlog:
         Yields the missing work; read as chunks are taken.
     outline
         Number of missing tasks of each group, in all.
+    together
+        Tasks that a worker computes in the time of few: a chunk is never meant to hold less.
     """
 
     def __init__(
-        self, pieces: Iterator[Piece], outline: Mapping[Group, int], *, rates: Rates, chunk_seconds: float
+        self,
+        pieces: Iterator[Piece],
+        outline: Mapping[Group, int],
+        *,
+        rates: Rates,
+        chunk_seconds: float,
+        together: int = 1,
     ) -> None:
         self.rates = rates
         self._pieces, self._left = pieces, dict(outline)
-        self._chunk_seconds = chunk_seconds
+        self._chunk_seconds, self._together = chunk_seconds, together
         self._window: dict[Group, deque[Ranges]] = {}
         self._num_in_window = 0
         self._again: deque[Chunk] = deque()
@@ -85,7 +93,8 @@ class Backlog:
         seconds = min(self._chunk_seconds, self.seconds_left() / (SHARE_OF_REST * max(1, num_workers)))
         seconds = max(seconds, min(SHORTEST_S, self._chunk_seconds))
         num_cells = sum(len(devices) for _, devices in group[1])
-        return max(1, min(round(seconds / self.rates.unit_seconds(group)), MAX_ROWS // num_cells))
+        wanted = max(self._together, round(seconds / self.rates.unit_seconds(group)))
+        return max(1, min(wanted, MAX_ROWS // num_cells))
 
     def _refill(self) -> None:
         while self._num_in_window < WINDOW_PIECES:

@@ -84,7 +84,7 @@ class Computation:
 
         backlog = Backlog(
             grid.pieces(self._store.coverage), missing, rates=Rates(self._plan.unit_seconds),
-            chunk_seconds=dispatch.chunk_seconds,
+            chunk_seconds=dispatch.chunk_seconds, together=self._plan.settings.finetune.num_together,
         )  # fmt: skip
         dispatcher = Dispatcher(workers, backlog, submit=submit, settings=dispatch, say=self._run_log.say)
         self._status.count_workers(workers.num_workers)

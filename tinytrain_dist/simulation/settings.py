@@ -132,9 +132,10 @@ def identity_of(
 def tuning_values(finetune: FineTuneSettings) -> dict[str, Any]:
     """Return the settings of the fine-tuning but for its arithmetic, which stands beside them in an identity.
 
-    The device came later: where it is the CPU, runs are what they were without it, and it is not named.
+    The device came later: where it is the CPU, runs are what they were without it, and it is not named. How many tasks
+    share a step is like the number of workers: no part of what a run is.
     """
-    left_out = {"numerics"} | ({"device"} if finetune.device == "cpu" else set())
+    left_out = {"numerics", "tasks_together"} | ({"device"} if finetune.device == "cpu" else set())
     return {key: value for key, value in asdict(finetune).items() if key not in left_out}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -31,6 +31,30 @@ from tinytrain_dist.simulation.rows import Row, RowMaker, StoredOutcome
 
 FP32_BYTES = 4
 """A memory budget given in the settings is counted at fp32, as the paper's."""
+
+
+Decided = list[Decision] | Exception
+"""A method's decision for each device, or what went wrong."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A plan to tune; methods and devices with equal plans share its outcome.
+
+    Attributes
+    ----------
+    cut
+        Layer at which the frozen prefix of the plan ends.
+    """
+
+    method: Method
+    plan: UpdatePlan
+    cut: int
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What the outcome is known by: the tuner, and the plan's hash."""
+        return self.method.tuner, self.plan.hash
 
 
 @dataclass
@@ -114,51 +138,66 @@ class Unit:
         All plans are decided first, then the distinct ones are tuned, earliest cut first: each later one continues
         from what the frozen layers below it made for the one before.
         """
-        decided = [(method, self._decide(METHODS[method], devices)) for method, devices in cells]
-        self._tune(decided)
+        decided = self.decide(cells)
+        for tuning in self.wanted(cells, decided):
+            self.tune(tuning)
+        return self.result(cells, decided)
+
+    def decide(self, cells: Cells) -> list[Decided]:
+        """Return what each method of ``cells`` decides for its devices."""
+        return [self._decide(METHODS[name], devices) for name, devices in cells]
+
+    def result(self, cells: Cells, decided: Sequence[Decided]) -> UnitResult:
+        """Return the rows, once every wanted plan has its outcome."""
         result = UnitResult()
-        for (name, devices), (_, decisions) in zip(cells, decided, strict=True):
+        for (name, devices), decisions in zip(cells, decided, strict=True):
             self._add_rows(result, METHODS[name], devices, decisions)
         if self._stored.fisher is None:
             result.fisher = self.__dict__.get("fisher")
         return result
 
-    def _decide(self, method: Method, devices: tuple[str, ...]) -> list[Decision] | Exception:
+    def _decide(self, method: Method, devices: tuple[str, ...]) -> Decided:
         """Return the method's decision for each device, or what went wrong."""
         try:
             if method.has_budget:
                 return [method.decide(self._question(self.setup.profile(device))) for device in devices]
             return [method.decide(self._question(self.setup.profile(devices[0])))] * len(devices)
         except Exception as error:  # a failed method is rows with its error, never the end of a run
-            _check_machine(error)
+            check_machine(error)
             return error
 
-    def _tune(self, decided: list[tuple[str, list[Decision] | Exception]]) -> None:
-        """Tune each distinct (tuner, plan) once; methods and devices with equal plans share the outcome."""
-        wanted = {
-            (METHODS[name].tuner, decision.plan.hash): (METHODS[name], decision.plan)
-            for name, decisions in decided
+    def wanted(self, cells: Cells, decided: Sequence[Decided]) -> list[Wanted]:
+        """Return each distinct plan that has no outcome yet, earliest cut first."""
+        graph = self.network.graph
+        found = {
+            tuning.key: tuning
+            for (name, _), decisions in zip(cells, decided, strict=True)
             if not isinstance(decisions, Exception)
             for decision in decisions
+            for tuning in [Wanted(METHODS[name], decision.plan, _cut(decision.plan, graph))]
         }
-        order = sorted(wanted, key=lambda key: (_cut(wanted[key][1], self.network.graph), key))
-        for key in order:
-            method, plan = wanted[key]
-            known = self._stored.outcomes.get((method.tuner, None if plan.is_empty else plan.hash))
+        for key, tuning in found.items():
+            known = self._stored.outcomes.get((key[0], None if tuning.plan.is_empty else key[1]))
             if known is not None:
                 self._outcomes[key] = known, known.host_ms
-                continue
-            start = time.perf_counter()
-            try:
-                outcome: Adaptation | Exception = method.adapt(self.task, plan)
-            except Exception as error:  # as above
-                _check_machine(error)
-                outcome = error
-            self._outcomes[key] = outcome, 1e3 * (time.perf_counter() - start)
+        missing = [tuning for key, tuning in found.items() if key not in self._outcomes]
+        return sorted(missing, key=lambda tuning: (tuning.cut, tuning.key))
 
-    def _add_rows(
-        self, result: UnitResult, method: Method, devices: tuple[str, ...], decisions: list[Decision] | Exception
-    ) -> None:
+    def tune(self, wanted: Wanted) -> None:
+        """Tune one plan; what goes wrong is its outcome."""
+        start = time.perf_counter()
+        try:
+            outcome: Adaptation | Exception = wanted.method.adapt(self.task, wanted.plan)
+        except Exception as error:  # as above
+            check_machine(error)
+            outcome = error
+        self.keep(wanted, outcome, host_ms=1e3 * (time.perf_counter() - start))
+
+    def keep(self, wanted: Wanted, outcome: Adaptation | Exception, *, host_ms: float) -> None:
+        """Take over the outcome of a plan, and the milliseconds of this machine that it took."""
+        self._outcomes[wanted.key] = outcome, host_ms
+
+    def _add_rows(self, result: UnitResult, method: Method, devices: tuple[str, ...], decisions: Decided) -> None:
         maker = RowMaker(self.spec, method=method, setup=self.setup, graph=self.network.graph, attempt=self.attempt)
         for number, device in enumerate(devices):
             try:
@@ -166,7 +205,7 @@ class Unit:
                     raise decisions
                 result.rows.append(self._row(result, maker, device, decisions[number]))
             except Exception as error:  # as above
-                _check_machine(error)
+                check_machine(error)
                 result.rows.append(maker.failed(device, status="error", error=error))
 
     def _row(self, result: UnitResult, maker: RowMaker, device: str, decision: Decision) -> Row:
@@ -222,7 +261,7 @@ class MachineError(TinyTrainError):
 _OF_MACHINE = (StorageError, ConfigError, MachineError, torch.OutOfMemoryError, torch.AcceleratorError)
 
 
-def _check_machine(error: Exception) -> None:
+def check_machine(error: Exception) -> None:
     """Raise ``MachineError`` for what any other task would meet here, too: a system call that fails, settings.
 
     A task's own trouble (an image that cannot be decoded, too much memory, a bug) is none: it would fail anywhere. A

@@ -27,6 +27,7 @@ from tinytrain_dist.simulation.reuse import read_stored
 from tinytrain_dist.simulation.rows import Row, RowMaker
 from tinytrain_dist.simulation.shard_files import write_shard
 from tinytrain_dist.simulation.unit import MachineError, StoredTask, Unit, UnitResult
+from tinytrain_dist.simulation.unit_group import run_together
 
 TICK_S = 1.0
 """A first attempt says where it is about once a second; later ones, which look for a culprit, at every task."""
@@ -101,14 +102,23 @@ def _computed(
     """Return the chunk's results and the seconds they took."""
     results: list[UnitResult] = []
     start, told = time.monotonic(), float("-inf")
-    for place, index in enumerate(chunk.indices()):
+    indices = list(chunk.indices())
+    together = setup.finetune.num_together if chunk.attempt == 1 else 1  # one by one where a culprit is looked for
+    for place in range(0, len(indices), together):
         if chunk.attempt > 1 or time.monotonic() - told >= TICK_S:
             yield Tick(place, every=chunk.attempt > 1)
             told = time.monotonic()
-        unit = Unit(
-            setup.spec(chunk.domain, index), network=network, setup=setup, attempt=chunk.attempt, stored=stored[index]
-        )
-        results.append(unit.run(chunk.cells))
+        units = [
+            Unit(
+                setup.spec(chunk.domain, index),
+                network=network,
+                setup=setup,
+                attempt=chunk.attempt,
+                stored=stored[index],
+            )
+            for index in indices[place : place + together]
+        ]
+        results += run_together(units, chunk.cells, together=together)
     return results, time.monotonic() - start
 
 

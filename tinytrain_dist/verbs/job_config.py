@@ -92,6 +92,7 @@ class FineTuneConfig:
     pool_views: int = 10
     numerics: str = "auto"
     device: str = "cpu"
+    tasks_together: int = 8
     curve_every: int = 10
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytrain_dist.adaptation.fine_tuning import Adaptation, fine_tune
+from tinytrain_dist.adaptation.fine_tuning import Adaptation, EpisodeObjective, Objective, fine_tune
 from tinytrain_dist.adaptation.fisher import FisherInformation
+from tinytrain_dist.adaptation.joint_tuning import fine_tune_together
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
 from tinytrain_dist.adaptation.task import TargetTask
@@ -86,9 +87,19 @@ class Method(ABC):
     def decide(self, question: PlanQuestion) -> Decision:
         """Return which weights are updated on one device."""
 
+    def objective(self) -> Objective:
+        """Return what the steps of its tunings minimise."""
+        return EpisodeObjective()
+
     def adapt(self, task: TargetTask, plan: UpdatePlan) -> Adaptation:
         """Return the outcome of ``plan`` on ``task``."""
-        return fine_tune(task, plan)
+        return fine_tune(task, plan, objective=self.objective())
+
+    def adapt_together(self, tasks: Sequence[TargetTask], plans: Sequence[UpdatePlan]) -> list[Adaptation]:
+        """Return the outcomes of several tasks, those with plans of one kind tuned step by step together."""
+        if type(self).adapt is not Method.adapt:
+            return [self.adapt(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+        return fine_tune_together(tasks, plans, objective=self.objective())
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:
         """Return the settings this method's outcome depends on, a name to a value."""

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tinytrain_dist.adaptation.fine_tuning import Adaptation, EpisodeObjective, fine_tune
+from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, Objective
 from tinytrain_dist.adaptation.methods.method import METHODS, Method, PlanQuestion
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.head import class_means
 from tinytrain_dist.backbones.network import LayerState
-from tinytrain_dist.graphs.update_plan import UpdatePlan, full_plan
+from tinytrain_dist.graphs.update_plan import full_plan
 
 
 class TransductiveObjective(EpisodeObjective):
@@ -47,9 +47,9 @@ class Transductive(Method):
         """Return the plan of the whole network, whatever the device."""
         return Decision(status="ok", plan=full_plan(question.graph))
 
-    def adapt(self, task: TargetTask, plan: UpdatePlan) -> Adaptation:
-        """Return the outcome of training on support and unlabelled query."""
-        return fine_tune(task, plan, objective=TransductiveObjective())
+    def objective(self) -> Objective:
+        """Return the loss on support and unlabelled query."""
+        return TransductiveObjective()
 
 
 METHODS.register(Transductive.name, Transductive())
