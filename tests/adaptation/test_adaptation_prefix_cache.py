@@ -1,6 +1,7 @@
 """The cache of frozen activations: the same bits however they came about, within its budget."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tiny_task import GRAPH, SIZE, tiny_backbone
 from torch import Tensor
 
 from tinytrain_dist.adaptation import prefix_cache
-from tinytrain_dist.adaptation.prefix_cache import PrefixCache
+from tinytrain_dist.adaptation.prefix_cache import ImageSet, PrefixCache, fill
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import LayerState
 
@@ -89,3 +90,39 @@ def test_passing_images_in_parts_changes_no_bit(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(prefix_cache, "IMAGES_PER_PASS", 2)
     for cut, expected in enumerate(whole):
         assert_same_bits(PrefixCache(NETWORK).state("support", cut, images=lambda: SETS["support"]), expected)
+
+
+@given(requests, st.integers(1, END), st.integers(1, 12))
+@settings(max_examples=40)
+def test_sets_filled_together_have_the_states_they_have_alone(
+    asked: list[tuple[str, int]], cut: int, images_per_pass: int
+) -> None:
+    caches = [PrefixCache(NETWORK), PrefixCache(NETWORK)]
+    for place, (name, earlier) in enumerate(asked):
+        caches[place % 2].state(name, earlier, images=lambda name=name: SETS[name])  # type: ignore[misc]
+    sets = [ImageSet(cache, name, partial(SETS.__getitem__, name)) for cache in caches for name in SETS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix_cache, "IMAGES_PER_PASS", images_per_pass)
+        fill(sets, cut)
+    for one in sets:
+        found = one.cache.state(one.name, cut, images=lambda: pytest.fail("known since it was filled"))
+        expected = NETWORK.run(LayerState(SETS[one.name]), stop=cut)
+        torch.testing.assert_close(found.x, expected.x)
+        assert (found.residual is None) == (expected.residual is None)
+
+
+def test_sets_are_filled_in_few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, run = list[int](), NETWORK.run
+
+    def watched(state: LayerState, *, start: int = 0, stop: int | None = None) -> LayerState:
+        if start != stop:
+            sizes.append(len(state.x))
+        return run(state, start=start, stop=stop)
+
+    monkeypatch.setattr(NETWORK, "run", watched)
+    monkeypatch.setattr(prefix_cache, "IMAGES_PER_PASS", 16)
+    caches = [PrefixCache(NETWORK) for _ in range(4)]
+    sets = [ImageSet(cache, name, partial(SETS.__getitem__, name)) for cache in caches for name in SETS]
+    for _ in range(2):
+        fill(sets, 4)
+    assert sizes == [16, 16], "5 + 3 images of four caches, then nothing"

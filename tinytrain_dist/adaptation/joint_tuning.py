@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinytrain_dist.adaptation.fine_tuning import Adaptation, Objective, Tuning, fine_tune, make_optimizer
-from tinytrain_dist.adaptation.prefix_cache import concatenate
+from tinytrain_dist.adaptation.fine_tuning import Adaptation, Objective, Tuning, fine_tune, make_optimizer, pass_start
+from tinytrain_dist.adaptation.prefix_cache import concatenate, fill
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.network import LayerState
@@ -41,8 +41,10 @@ def fine_tune_together(
     Tasks whose activations do not fit together are tuned in several groups.
     """
     assert len({kind_of(task, plan) for task, plan in zip(tasks, plans, strict=True)}) == 1, "another kind of plan"
-    if plans[0].is_empty or tasks[0].settings.iterations == 0:
-        return [fine_tune(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+    if plans[0].is_empty or len(tasks) == 1 or tasks[0].settings.iterations == 0:
+        return [fine_tune(task, plan, objective=objective) for task, plan in zip(tasks, plans, strict=True)]
+    iterations, cut = tasks[0].settings.iterations, pass_start(plans[0], tasks[0].network.graph)
+    fill([images for task in tasks for images in task.image_sets(iterations=iterations)], cut)
     tunings = [Tuning(task, plan, objective) for task, plan in zip(tasks, plans, strict=True)]
     num_images = sum(len(state.x) for state in tunings[0].states(0))
     most = max(1, JOINT_TAPE_BYTES // max(1, num_images * tunings[0].bytes_per_image))

@@ -7,7 +7,8 @@ there is room: they are made on the CPU and have to be copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,10 +22,10 @@ IMAGES_PER_PASS = 128
 
 
 class PrefixCache:
-    """States of named sets of images at the cuts that were asked for."""
+    """States of named sets of images at the cuts that were asked for; ``network`` makes them."""
 
     def __init__(self, network: FoldedNetwork, *, budget_bytes: int = BUDGET_BYTES) -> None:
-        self._network, self._left_bytes = network, budget_bytes
+        self.network, self._left_bytes = network, budget_bytes
         self._states: dict[str, dict[int, LayerState]] = {}
 
     @torch.no_grad()
@@ -40,29 +41,80 @@ class PrefixCache:
         """
         known = self._states.setdefault(name, {})
         if cut not in known:
-            nearest = max((c for c in known if c < cut), default=None)
+            nearest = self.nearest(name, cut)
             start = LayerState(images()) if nearest is None else known[nearest]
             state = self._run(start, nearest or 0, cut)
-            if not self._keep(known, cut, state, limit_bytes):
+            if not self.keep(name, cut, state, limit_bytes=limit_bytes):
                 return state
         return known[cut]
 
-    def _keep(self, known: dict[int, LayerState], cut: int, state: LayerState, limit_bytes: int | None) -> bool:
+    def knows(self, name: str, cut: int) -> bool:
+        """Return whether the state is kept."""
+        return cut in self._states.get(name, {})
+
+    def nearest(self, name: str, cut: int) -> int | None:
+        """Return the latest cut below ``cut`` whose state is kept."""
+        return max((c for c in self._states.get(name, {}) if c < cut), default=None)
+
+    def keep(self, name: str, cut: int, state: LayerState, *, limit_bytes: int | None = None) -> bool:
+        """Keep a state where there is room for it and it is worth it; return whether it is kept."""
         size = sum(t.numel() * t.element_size() for t in state if t is not None)
         is_not_worth_it = cut == 0 or (limit_bytes is not None and size > limit_bytes)
-        if size > self._left_bytes or (is_not_worth_it and self._network.device.type == "cpu"):
+        if size > self._left_bytes or (is_not_worth_it and self.network.device.type == "cpu"):
             return False
         self._left_bytes -= size
-        known[cut] = state
+        self._states.setdefault(name, {})[cut] = state
         return True
 
     def _run(self, state: LayerState, start: int, stop: int) -> LayerState:
-        parts = [self._network.run(part, start=start, stop=stop) for part in split(state, IMAGES_PER_PASS)]
+        parts = [self.network.run(part, start=start, stop=stop) for part in split(state, IMAGES_PER_PASS)]
         return parts[0] if len(parts) == 1 else concatenate(parts)
 
 
-def split(state: LayerState, images: int) -> list[LayerState]:
-    """Return the state in parts of at most so many images."""
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one cache, as ``PrefixCache.state`` takes them."""
+
+    cache: PrefixCache
+    name: str
+    images: Callable[[], Tensor]
+
+
+@torch.no_grad()
+def fill(sets: Sequence[ImageSet], cut: int) -> None:
+    """Run the frozen layers below ``cut`` for sets of several caches of one network together; each keeps its own.
+
+    A GPU takes many images in the time of few. Sets whose state is known are left out, the others continue from the
+    latest cut they are known at.
+    """
+    waiting: dict[int, list[ImageSet]] = {}
+    for one in sets:
+        if cut > 0 and not one.cache.knows(one.name, cut):
+            waiting.setdefault(one.cache.nearest(one.name, cut) or 0, []).append(one)
+    for start, members in waiting.items():
+        for group, states in _in_passes(members, start):
+            found = group[0].cache.network.run(concatenate(states), start=start, stop=cut)
+            for one, state in zip(group, split(found, [len(state.x) for state in states]), strict=True):
+                one.cache.keep(one.name, cut, state)
+
+
+def _in_passes(sets: Sequence[ImageSet], start: int) -> Iterator[tuple[list[ImageSet], list[LayerState]]]:
+    """Yield sets and their states at ``start``, so many images as go through at once; a larger set is alone."""
+    group: list[ImageSet] = []
+    states: list[LayerState] = []
+    for one in sets:
+        state = one.cache.state(one.name, start, images=one.images)
+        if group and sum(len(earlier.x) for earlier in states) + len(state.x) > IMAGES_PER_PASS:
+            yield group, states
+            group, states = [], []
+        group.append(one)
+        states.append(state)
+    if group:
+        yield group, states
+
+
+def split(state: LayerState, images: int | list[int]) -> list[LayerState]:
+    """Return the state in parts of at most so many images, or of the sizes that are given."""
     xs = torch.split(state.x, images)
     if state.residual is None:
         return [LayerState(x) for x in xs]

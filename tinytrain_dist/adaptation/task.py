@@ -6,14 +6,14 @@ see the same augmented images, so their differences are paired.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tinytrain_dist.adaptation.numerics import check_machine, type_of_maps
-from tinytrain_dist.adaptation.prefix_cache import PrefixCache
+from tinytrain_dist.adaptation.prefix_cache import ImageSet, PrefixCache
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means, cosine_logits, euclidean_logits
@@ -97,9 +97,18 @@ class TargetTask:
 
     def pseudo_state(self, iteration: int, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for an iteration's pseudo-query."""
-        name = f"view {self._view_of(iteration)}"
+        name = self._view_name(iteration)
         limit = int(WORTH_KEEPING * self.support_unit.numel() * self.support_unit.element_size())
         return self._prefix.state(name, cut, images=lambda: self.view(iteration), limit_bytes=limit)
+
+    def _view_name(self, iteration: int) -> str:
+        return f"view {self._view_of(iteration)}"
+
+    def image_sets(self, *, iterations: int) -> list[ImageSet]:
+        """Return every set of images that a tuning of so many iterations asks states of."""
+        views = {self._view_name(i): partial(self.view, i) for i in range(iterations)}
+        inputs = {"support": lambda: self.support_input, "query": lambda: self.query_input}
+        return [ImageSet(self._prefix, name, images) for name, images in (inputs | views).items()]
 
     def support_state(self, cut: int) -> LayerState:
         """Return what layer ``cut`` receives for the support images."""
