@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.adaptation_accuracy import measure_accuracy
 from benchmarks.adaptation_gpu import NO_GPU, measure_gpu
+from benchmarks.adaptation_launches import measure_launches
 from benchmarks.adaptation_measures import (
     measure_float64,
     measure_grid,
@@ -52,6 +53,7 @@ PARTS = {
     "macs": measure_macs_order,
     "float64": measure_float64,
     "accuracy": measure_accuracy,
+    "launches": measure_launches,
     "gpu": measure_gpu,
 }
 

@@ -145,6 +145,17 @@ def test_a_chunk_spans_no_more_than_a_few_blocks_however_scattered_its_tasks() -
     assert chunks == [[0, 50, MAX_SPAN - 1], [MAX_SPAN], [10 * MAX_SPAN]]
 
 
+def test_a_chunk_is_never_meant_to_hold_less_than_is_computed_together() -> None:
+    group = ("signs", CELLS)
+    waiting = Backlog(
+        iter([Piece(group, ((0, 20),))]), {group: 20}, rates=Rates(lambda group: 100.0), chunk_seconds=1.0, together=8
+    )  # fmt: skip
+    sizes = []
+    while (taken := waiting.take(4)) is not None:
+        sizes.append(taken.num_tasks)
+    assert sizes == [8, 8, 4]
+
+
 @pytest.mark.parametrize(("num_workers", "window"), [(1, 2.0), (3, 2.0), (4, 2.5)])
 def test_the_window_is_bounded(num_workers: int, window: float) -> None:
     executor = FakeExecutor(num_workers=num_workers)

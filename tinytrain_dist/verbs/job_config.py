@@ -76,7 +76,8 @@ class FineTuneConfig:
     """Fine-tuning; ``scale`` null takes the checkpoint's (cosine) or 1 (euclidean).
 
     ``learning_rate`` ``auto`` chooses one of ``rate_search.rates`` on meta-validation classes. ``device=cuda`` (mode
-    fast) gives every worker a GPU, or a share of one by ``executor.num_gpus=0.125``: eight tasks at a time on it.
+    fast) gives every worker a GPU, or a share of one by ``executor.num_gpus=0.125``; a worker tunes ``tasks_together``
+    tasks there step by step together.
     ``numerics`` ``auto`` is bf16 in mode fast where the CPU (the GPU) of the machine that starts the run multiplies it
     faster than fp32, else fp32.
     """
