@@ -73,3 +73,5 @@ def test_one_command_each_and_the_rows_say_which(tmp_path: Path) -> None:
     assert [row["initialization"] for row in found.values()] == list(found)
     assert len({row["checkpoint"] for row in found.values()}) == 3
     assert len(list(tmp_path.glob("pretrain-*"))) == 1  # made once, then the start of the meta-training
+    for name in found:  # the record holds the word, not the stage's file
+        assert main(["replay", str(tmp_path / name), "--task", "signs/test/fixed-3w2s3q/s0/0"]) == ExitCode.DONE

@@ -6,16 +6,15 @@ from pathlib import Path
 
 from tinytrain_dist.backbones.card import read_card
 from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_files, shipped_path
+from tinytrain_dist.backbones.weight_words import AUTO, META_TRAIN, PRETRAIN, RANDOM
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.foundation.paths import local_path
 from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.settings_of import meta_train_settings, pretrain_settings
 
-AUTO, RANDOM, PRETRAIN, META_TRAIN = "auto", "random", "pretrain", "meta_train"
 MADE: dict[str, str] = {"random": RANDOM, "pretrained": PRETRAIN, "meta_trained": META_TRAIN}
 """Initialization -> the value of ``backbone.weights`` that names no file but what makes it."""
-STAGES = (PRETRAIN, META_TRAIN)
 
 
 def weights_word(config: JobConfig) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinytrain_dist.adaptation.settings import FineTuneSettings, check_rate
 from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
+from tinytrain_dist.backbones.weight_words import RANDOM
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.execution.settings import KINDS, ExecutorSettings, cluster
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
@@ -18,7 +19,6 @@ from tinytrain_dist.simulation.scheme_search import Evolution
 from tinytrain_dist.simulation.search_static import SearchSettings, search_static
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
 from tinytrain_dist.verbs.compose import command_line
-from tinytrain_dist.verbs.initialization import RANDOM
 
 POOL_VIEWS = 8
 """Enough to rank schemes by; what the shipped ones were found with."""
