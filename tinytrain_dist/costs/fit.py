@@ -142,7 +142,7 @@ def plan_memory_bytes(
         Classes of the task and layers of its Fisher pass, as in ``Workload``.
     """
     if isinstance(counted_at, int):
-        memory = paper_memory(graph, plan, optimizer=optimizer, bytes_per_element=counted_at, batch=batch)
+        memory = counted_memory(graph, plan, optimizer=optimizer, bytes_per_element=counted_at, batch=batch)
         return memory.total_bytes
     workload = Workload(
         support_size=1, iterations=1, batch=batch, optimizer=optimizer, way=way, inspected=inspected
