@@ -139,3 +139,9 @@ def test_budget_must_be_a_count(key: str, value: object) -> None:
     fields: dict[str, object] = {"memory_bytes": 1, "backward_macs": 1, key: value}
     with pytest.raises(ConfigError, match=f"budget.{key}"):
         Budget(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True])
+def test_a_budget_is_overdrawn_by_a_count(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"budget\.overdrawn_bytes"):
+        Budget(memory_bytes=1, backward_macs=1, overdrawn_bytes=value)  # type: ignore[arg-type]

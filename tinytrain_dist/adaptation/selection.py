@@ -151,7 +151,7 @@ def _missing(given: SelectionInput, candidates: list[LayerUpdate]) -> str:
     for update in candidates:
         plan = _plan(given.graph, [update])
         memory, macs = given.memory_of(plan), plan_macs(given.graph, plan).backward
-        short_bytes = max(0, memory - given.budget.memory_bytes)
+        short_bytes = given.budget.missing_bytes(memory)
         short_macs = max(0, macs - given.budget.backward_macs)
         share = short_bytes / given.budget.memory_bytes + short_macs / given.budget.backward_macs
         text = f"layer {update.layer} alone misses {short_bytes} bytes and {short_macs} backward MACs"
