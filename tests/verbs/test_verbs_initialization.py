@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from tiny_job import SERIAL, TINY
 
-from tinytrain_dist.backbones.card import CheckpointCard
+from tinytrain_dist.backbones.card import CheckpointCard, read_card
 from tinytrain_dist.backbones.checkpoint import save_checkpoint
 from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.backbones.shipped_weights import shipped_path
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.reporting.runs import open_run
@@ -43,7 +44,10 @@ def pretrained(tmp_path: Path) -> Path:
         (["backbone.weights=random"], "random"),
         (["backbone.weights=meta_train"], "meta_train"),
         (["initialization=pretrained"], "pretrain"),
-        (["initialization=meta_trained"], "meta_train"),
+        (["initialization=meta_trained"], "shipped"),
+        (["initialization=meta_trained", "backbone.name=mobilenet_v2_w0.1"], "meta_train"),
+        (["initialization=meta_trained", "backbone.weights=meta_train"], "meta_train"),
+        (["initialization=random"], "random"),
         (["initialization=random", "backbone.weights=meta_train"], "random"),
         (["initialization=pretrained", "backbone.weights=a.safetensors"], "a.safetensors"),
     ],
@@ -61,6 +65,22 @@ def test_a_file_must_be_what_was_asked_for(pretrained: Path) -> None:
         checked_settings(compose_job([*TINY, "initialization=pretrain"]))
     with pytest.raises(ConfigError, match=r"pretrain\.batch_size"):
         checked_settings(compose_job([*TINY, "initialization=pretrained", "pretrain.batch_size=1"]))
+
+
+def test_meta_trained_weights_of_the_package_need_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*TINY, SERIAL, "backbone.name=mcunet", "methods=[none]", "episodes.num_tasks=1", f"run.root={tmp_path}"]
+    assert main(["simulate", *words, "initialization=meta_trained", "run.id=mine"]) == ExitCode.DONE
+    assert (
+        "initialization=meta_trained: the package's weights of mcunet are; backbone.weights=meta_train makes others"
+        in (capsys.readouterr().err)
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"], "no stage has run"
+    (found,) = open_run(tmp_path / "mine").select("SELECT DISTINCT initialization, checkpoint FROM rows")
+    assert found == {
+        "initialization": "meta_trained", "checkpoint": read_card(shipped_path("mcunet")).content_hash
+    }  # fmt: skip
 
 
 @pytest.mark.slow
