@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytrain_dist.adaptation.channel_criteria import CHANNEL_CRITERIA, ChannelFacts
+from tinytrain_dist.adaptation.channel_criteria import ChannelFacts, channel_scores
 from tinytrain_dist.adaptation.criteria import CRITERIA, LayerFacts
 from tinytrain_dist.adaptation.settings import STUDIED_RATIOS, SelectionSettings
 from tinytrain_dist.costs.macs import plan_macs
@@ -127,7 +127,7 @@ def channel_importance(given: SelectionInput, layer: int) -> NDArray[np.float64]
         delta=given.delta[layer],
         norms=lambda: given.channel_norms(layer, settings.side),
     )
-    return CHANNEL_CRITERIA[settings.channel_criterion](facts)
+    return channel_scores(settings.channel_criterion, facts)
 
 
 def _update(given: SelectionInput, layer: int, importance: NDArray[np.float64], ratio: float) -> LayerUpdate:
