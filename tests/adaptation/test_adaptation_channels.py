@@ -12,12 +12,14 @@ from test_adaptation_selection import budgets, flat, memory_of, selection_input
 from tiny_task import GRAPH, tiny_backbone, tiny_task
 from torch import Tensor
 
+from tinytrain_dist.adaptation.channel_criteria import CHANNEL_CRITERIA
 from tinytrain_dist.adaptation.fine_tuning import fine_tune
 from tinytrain_dist.adaptation.fisher import fisher_information
 from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.adaptation.selection import select_plan
 from tinytrain_dist.adaptation.settings import STUDIED_RATIOS, FineTuneSettings, SelectionSettings
 from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE
+from tinytrain_dist.foundation.errors import ConfigError
 from tinytrain_dist.graphs.budget import Budget
 from tinytrain_dist.graphs.update_plan import full_plan
 
@@ -63,6 +65,19 @@ def test_channels_go_by_their_own_criterion() -> None:
     assert channels("l2_norm") == (15, 16, 17, 18, 19)
     draws = {channels("random", f"tiny/{i}") for i in range(5)}
     assert channels("random") in draws and len(draws) > 1, "a function of the task"
+
+
+def test_an_own_channel_criterion_is_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    list(CHANNEL_CRITERIA)  # load the built-in ones first
+    monkeypatch.setitem(CHANNEL_CRITERIA._items, "every_second", lambda facts: np.arange(facts.num_channels) % 2.0)
+    chosen = selection_input({9: [1] * 20}, channel_ratio=0.5, channel_criterion="every_second")
+    (update,) = select_plan(chosen).plan.updates
+    assert update.channels == tuple(range(1, 20, 2))
+    monkeypatch.setitem(CHANNEL_CRITERIA._items, "every_second", lambda facts: facts.delta[:3])
+    with pytest.raises(ConfigError, match=r"'every_second': layer 9: returned \(3,\); allowed: .*\(20,\)"):
+        select_plan(chosen)
+    with pytest.raises(ConfigError, match=r"selection\.channel_criterion.*did you mean 'every_second'"):
+        selection_input({9: [1] * 20}, channel_criterion="every_secund")
 
 
 def test_the_criterion_of_layers_leaves_that_of_channels_alone() -> None:

@@ -220,6 +220,7 @@ def test_the_reason_says_how_many_bytes_or_macs_are_missing() -> None:
         (Budget(memory_bytes=memory - 100, backward_macs=macs), 100, 0),
         (Budget(memory_bytes=memory, backward_macs=macs - 7), 0, 7),
         (Budget(memory_bytes=memory - 1, backward_macs=macs - 1), 1, 1),
+        (Budget(memory_bytes=1, backward_macs=macs, overdrawn_bytes=5001), memory + 5000, 0),  # 5000 below nothing
     ):
         decision = select_plan(selection_input({9: [1] * 20}, budget=budget, channel_ratio=1.0))
         assert (decision.status, decision.plan.is_empty) == ("infeasible", True)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from paper_tables import MIB, plan_of
 from plan_strategies import plans
 
+from tinytrain_dist.costs.counters import paper_memory
 from tinytrain_dist.costs.energy import PhaseTimes, phase_energies
 from tinytrain_dist.costs.extrapolation import network_operations
-from tinytrain_dist.costs.fit import fixed_bytes
+from tinytrain_dist.costs.fit import counted_memory, fixed_bytes, free_bytes
 from tinytrain_dist.costs.intervals import interval_factor
 from tinytrain_dist.costs.latency import forward_ms, image_pass, optimizer_step_ms
 from tinytrain_dist.costs.lifetime import lifetime_memory
@@ -22,7 +23,7 @@ from tinytrain_dist.costs.pricing import Price, Workload, device_budget, plan_me
 from tinytrain_dist.costs.profile_files import load_profile, load_profiles
 from tinytrain_dist.costs.profiles import DeviceProfile
 from tinytrain_dist.foundation.errors import ConfigError
-from tinytrain_dist.graphs.adapters import block_ends, lite_residuals
+from tinytrain_dist.graphs.adapters import adapter_plan, block_ends, lite_residuals
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import UpdatePlan, full_plan
@@ -237,9 +238,28 @@ def test_budget_of_a_device_and_of_the_paper() -> None:
     assert plan_memory_bytes(MCUNET, SPARSE) == price(MCUNET, SPARSE, F746, WORK).paper_memory_bytes
 
 
+def test_a_stated_budget_counts_modules_too() -> None:
+    """Otherwise every lite residual module would be free under ``budget.memory_bytes``."""
+    graph = layer_graph("mcunet", 84)
+    adapters = adapter_plan(graph)
+    for optimizer, batch, size in (("adam", 1, 4), ("sgd", 5, 4), ("adam", 1, 1)):
+        both = counted_memory(graph, adapters, optimizer=optimizer, batch=batch, bytes_per_element=size).total_bytes
+        assert plan_memory_bytes(graph, adapters, size, optimizer=optimizer, batch=batch) == both
+        assert (
+            both > paper_memory(graph, adapters, optimizer=optimizer, batch=batch, bytes_per_element=size).total_bytes
+        )
+    assert plan_memory_bytes(graph, adapters, 4) == 3_569_536
+
+
 def test_a_device_without_free_memory_has_a_budget_nothing_fits() -> None:
     full = ZERO.model_copy(update={"ram_bytes": 1000})
     assert device_budget(MCUNET, full).memory_bytes == 1
+    assert free_bytes(MCUNET, full) < -1000
+    for profile in (full, ZERO, F746):
+        found = device_budget(MCUNET, profile).missing_bytes(10**9)
+        assert found == 10**9 - free_bytes(MCUNET, profile)
+    assert device_budget(MCUNET, full, memory_bytes=1000).missing_bytes(1500) == 500
+    assert device_budget(MCUNET, ZERO).missing_bytes(0) == 0
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])

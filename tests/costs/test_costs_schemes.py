@@ -89,3 +89,36 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     for name in scheme_names():
         write_scheme(tmp_path / "copy.yaml", find_scheme(name))
         assert read_scheme(tmp_path / "copy.yaml") == find_scheme(name)
+
+
+SEARCHED = """
+search:
+  command: tinytrain search-static
+  seed: 0
+  checkpoint: 3252decc7f2818b2
+  domains: [emoji]
+  num_tasks: 8
+  generations: 20
+  population: 4
+  num_schemes: 104
+  budget_memory_bytes: 1866000
+  budget_backward_macs: 8100387
+  budget_resolution: 128
+  accuracy_before: 0.5
+  accuracy: 0.75
+  fresh_accuracy: 0.625
+  others:
+    5e7ddff7efa97ab1: [0.5, 0.25]
+"""
+
+
+def test_a_search_of_an_earlier_version_is_read_and_written_by_its_new_names(tmp_path: Path) -> None:
+    path = tmp_path / "found.yaml"
+    path.write_text(TEXT + SEARCHED, encoding="utf-8")
+    file = read_scheme(path)
+    assert file.search is not None
+    assert (file.search.validation_accuracy, file.search.held_out_accuracy) == (0.625, None)
+    write_scheme(path, file)
+    text = path.read_text(encoding="utf-8")
+    assert "validation_accuracy: 0.625" in text and "fresh" not in text and "held_out" not in text
+    assert read_scheme(path) == file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from paper_tables import plan_of
 
+from tinytrain_dist.adaptation.methods import METHODS
 from tinytrain_dist.cli import main
 from tinytrain_dist.costs.profile_files import profile_names
 from tinytrain_dist.costs.static_plans import STATIC_METHODS
@@ -172,6 +174,51 @@ def test_costs_of_a_plan_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert answer["fisher_macs"] == 50 * answer["fisher_macs_per_image"]
     assert "--plan" in _error(capsys, *words)
     assert "nowhere.json" in _error(capsys, *words, "--plan", str(tmp_path / "nowhere.json"), code=3)
+
+
+@pytest.fixture
+def plan_file(tmp_path: Path) -> str:
+    path = tmp_path / "plan.json"
+    path.write_text(plan_to_json(plan_of(layer_graph("mcunet"), "sparse_update")))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("tinytrian", "unknown method 'tinytrian'; did you mean 'tinytrain'"),
+        ("", "unknown method ''"),
+        ("none", "--plan: method 'none' has a plan of its own; leave --plan out, or --method"),
+        ("full_train", "--plan: method 'full_train' has a plan of its own"),
+        ("layer_alone_39", "--plan: method 'layer_alone_39' has a plan of its own"),
+        ("raw_pixels", "uses no network"),
+    ],
+)
+def test_a_plan_is_of_a_method_that_decides_per_task(
+    method: str, expected: str, plan_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in _error(capsys, "costs", "--backbone", "mcunet", "--method", method, "--plan", plan_file)
+
+
+def test_a_plan_is_priced_alone_or_as_a_scheme(plan_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("costs", "--backbone", "mcunet", "--plan", plan_file)
+    alone, scheme, chosen = (
+        _json(capsys, *words, *more) for more in ((), ("--method", "sparse_update"), ("--method", "tinytrain"))
+    )
+    assert alone["method"] is None and alone | {"method": "sparse_update"} == scheme
+    assert chosen["fisher_macs"] > 0 == alone["fisher_macs"] and chosen["plan_hash"] == alone["plan_hash"]
+    assert main(list(words)) == 0
+    assert not re.search("^method ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_method_of_another_package_is_priced_with_a_plan_and_asks_for_one(
+    plan_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(METHODS)  # load the built-in ones first
+    monkeypatch.setitem(METHODS._items, "my_own", METHODS["tinytrain"])
+    words = ("costs", "--backbone", "mcunet", "--method", "my_own")
+    assert _json(capsys, *words, "--plan", plan_file)["fisher_macs"] > 0
+    assert "'my_own' decides its plan per task; give the plan of one task with --plan" in _error(capsys, *words)
 
 
 @pytest.mark.parametrize(

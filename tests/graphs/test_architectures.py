@@ -1,5 +1,7 @@
 """Names, widths, hashes, resolutions and block selection of the layer graphs."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode, PlanError
-from tinytrain_dist.graphs.architectures import architecture, backbone_names, layer_graph, make_divisible
+from tinytrain_dist.graphs.architectures import (
+    BACKBONES,
+    Architecture,
+    Block,
+    Builder,
+    backbone_names,
+    layer_graph,
+    make_divisible,
+)
+from tinytrain_dist.graphs.layer_graph import LayerGraph
 
 
 @pytest.mark.parametrize("name", ["mcunett", "resnet50", "mcunet_no_mix", "mobilenet_v2_w", "../mcunet", ""])
@@ -109,11 +120,80 @@ def test_resolution_bounds_are_inside(resolution: int) -> None:
 @pytest.mark.parametrize("resolution", [-1, 0, 15, 1025])
 def test_resolution_out_of_bounds(resolution: int) -> None:
     with pytest.raises(ConfigError, match="allowed 16 to 1024 pixels"):
-        architecture("mcunet").graph(resolution)
+        layer_graph("mcunet", resolution)
 
 
 @given(st.integers(16, 1023))
 def test_macs_grow_with_resolution(resolution: int) -> None:
-    graph = architecture("mobilenet_v2")
-    assert graph.graph(resolution).forward_macs <= graph.graph(resolution + 1).forward_macs
-    assert graph.graph(resolution).weights == graph.graph(resolution + 1).weights
+    graph, larger = layer_graph("mobilenet_v2", resolution), layer_graph("mobilenet_v2", resolution + 1)
+    assert graph.forward_macs <= larger.forward_macs and graph.weights == larger.weights
+
+
+def _changed(graph: LayerGraph, index: int, **fields: object) -> LayerGraph:
+    layers = list(graph.layers)
+    layers[index] = replace(layers[index], **fields)  # type: ignore[arg-type]
+    return replace(graph, layers=tuple(layers))
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Builder], None]]:
+    """Registers a builder as ``own`` for one test."""
+    list(BACKBONES)  # load the built-in ones first
+    layer_graph.cache_clear()
+    yield lambda builder: monkeypatch.setitem(BACKBONES._items, "own", builder)
+    layer_graph.cache_clear()
+
+
+OWN = Architecture(
+    name="own",
+    stem_channels=8,
+    blocks=(
+        Block(expand_channels=8, kernel=3, stride=1, out_channels=8, residual=True),
+        Block(expand_channels=24, kernel=5, stride=2, out_channels=12, residual=False),
+    ),
+)
+
+
+def test_a_registered_backbone_is_found_by_name_and_listed(registered: Callable[[Builder], None]) -> None:
+    registered(OWN.graph)
+    assert layer_graph("own", 32) == OWN.graph(32)
+    assert backbone_names()[-1] == "own"
+    with pytest.raises(ConfigError, match="did you mean 'own'"):
+        layer_graph("owm", 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"index": 2, "in_channels": 9}, "layer 2: in_channels: found 9; allowed: 8"),
+        ({"index": 1, "out_size": 15}, "layer 1: out_size: found 15; allowed: 16"),
+        ({"index": 4, "kernel": 4}, "layer 4: kernel"),
+        ({"index": 4, "groups": 2}, "layer 4: groups: found 2; allowed: 24"),
+        ({"index": 5, "residual_after": True}, "layer 5: residual_after adds"),
+        ({"index": 5, "block": 0}, "layer 5: block: found 0; allowed: 1"),
+        ({"index": 0, "in_channels": 1}, "layer 0: in_channels: found 1; allowed: 3"),
+    ],
+)
+def test_a_graph_whose_layers_do_not_follow_is_refused(
+    change: dict[str, int], expected: str, registered: Callable[[Builder], None]
+) -> None:
+    index = change.pop("index")
+    registered(lambda resolution: _changed(OWN.graph(resolution), index, **change))
+    with pytest.raises(ConfigError, match=f"backbone 'own': {expected}"):
+        layer_graph("own", 32)
+
+
+@pytest.mark.parametrize(
+    ("builder", "expected"),
+    [
+        (lambda resolution: None, "its builder returned NoneType; allowed: a LayerGraph"),
+        (replace(OWN, name="mine").graph, "'own' at 32 pixels: its builder returned 'mine' at 32"),
+        (lambda resolution: OWN.graph(64), "its builder returned 'own' at 64"),
+    ],
+)
+def test_a_builder_returns_the_graph_that_was_asked_for(
+    builder: Builder, expected: str, registered: Callable[[Builder], None]
+) -> None:
+    registered(builder)
+    with pytest.raises(ConfigError, match=expected):
+        layer_graph("own", 32)

@@ -90,6 +90,9 @@ def test_earliest_layers() -> None:
         UpdatePlan(backbone="mcunet", updates=(LayerUpdate(layer=41, channels=()),)),
         UpdatePlan(backbone="mcunet", updates=(LayerUpdate(layer=41, channels=(160,)),)),
         UpdatePlan(backbone="mcunet", updates=(LayerUpdate(layer=41, channels=(2, 1)),)),
+        UpdatePlan(backbone="mcunet", bias_layers=(40, 40, 40)),
+        UpdatePlan(backbone="mcunet", scale_layers=(3, 3, 2)),
+        UpdatePlan(backbone="mcunet", scale_layers=(42,)),
     ],
 )
 def test_check_refuses_what_the_graph_has_not(plan: UpdatePlan) -> None:
@@ -115,7 +118,14 @@ def _changed(**fields: object) -> str:
         _changed(updates=[{"layer": 1}]),
         _changed(updates=[{"layer": 1, "channels": None, "side": "left"}]),
         _changed(updates=7),
+        plan_to_json(PLAN).replace('"layer": 36', '"layer": 1e400'),
+        plan_to_json(PLAN).replace('"layer": 36', '"layer": 36.0'),
+        plan_to_json(PLAN).replace('"layer": 36', '"layer": "36"'),
+        plan_to_json(PLAN).replace("[0, 3, 5]", "[false, 3, 5]"),
+        "[" * 100_000,
+        '{"format": 1, "updates": ' + "[" * 100_000,
     ],
+    ids=lambda text: text[:40],
 )
 def test_damaged_plan_names_the_file(text: str) -> None:
     with pytest.raises(PlanError, match="task7") as caught:
@@ -129,3 +139,9 @@ def test_budget_must_be_a_count(key: str, value: object) -> None:
     fields: dict[str, object] = {"memory_bytes": 1, "backward_macs": 1, key: value}
     with pytest.raises(ConfigError, match=f"budget.{key}"):
         Budget(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True])
+def test_a_budget_is_overdrawn_by_a_count(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"budget\.overdrawn_bytes"):
+        Budget(memory_bytes=1, backward_macs=1, overdrawn_bytes=value)  # type: ignore[arg-type]

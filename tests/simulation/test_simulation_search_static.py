@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from hypothesis import strategies as st
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.costs.counters import paper_memory
 from tinytrain_dist.costs.macs import plan_macs
-from tinytrain_dist.costs.schemes import Scheme, SchemeFile, read_scheme, scheme_plan
-from tinytrain_dist.data.episodes import EpisodeSettings
+from tinytrain_dist.costs.schemes import Scheme, SchemeFile, find_scheme, read_scheme, scheme_plan
+from tinytrain_dist.data.domain import open_domain
+from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec
 from tinytrain_dist.execution.settings import ExecutorSettings
 from tinytrain_dist.foundation.errors import ConfigError, RunLockedError, StorageError, TooManyFailuresError
+from tinytrain_dist.foundation.seeding import generator_of
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.budget import Budget
 from tinytrain_dist.simulation import scheme_scores
 from tinytrain_dist.simulation.scheme_scores import ScoreFile
 from tinytrain_dist.simulation.scheme_search import SHARES, Evolution, SearchSpace, evolve
-from tinytrain_dist.simulation.search_static import SearchSettings, search_static, state_path
+from tinytrain_dist.simulation.search_static import SearchSettings, _published, search_static, state_path
 
 SERIAL = ExecutorSettings(kind="serial")
 GRAPH = layer_graph("mcunet", 64)
@@ -107,8 +110,95 @@ def test_the_found_scheme_says_how_it_was_found(tmp_path: Path) -> None:
     assert (file.search.num_tasks, file.search.generations, file.search.population, file.search.seed) == (2, 2, 3, 0)
     assert file.search.budget_memory_bytes == 1_000_000 and file.search.domains == ["emoji", "icons"]
     assert file.memory_bytes is not None and file.memory_bytes <= 1_000_000
-    rivals = file.search.others.values()
-    assert sum((file.search.accuracy, file.search.fresh_accuracy)) >= max(map(sum, rivals))
+    assert file.search.validation_accuracy >= max(validation for _, validation, _ in file.search.others.values())
+
+
+Score = Callable[[str, str], float]
+"""Task id, hash of a scheme -> its accuracy."""
+
+
+def drawn(task_id: str, scheme: str) -> float:
+    return float(generator_of("a score", task_id, scheme).random())
+
+
+def found_by(score: Score, monkeypatch: pytest.MonkeyPatch, out: Path) -> SchemeFile:
+    def scores(flat: object, setup: object, spec: EpisodeSpec, schemes: tuple[Scheme, ...]) -> list[float]:
+        return [score(spec.task_id, scheme.hash) for scheme in schemes]
+
+    monkeypatch.setattr(scheme_scores, "score_schemes", scores)
+    return find(out)
+
+
+def test_accuracies_before_and_after_are_of_the_same_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = found_by(drawn, monkeypatch, tmp_path / "found.yaml")
+    nothing = Scheme(backbone=file.backbone, input_shares=(), num_last_biases=0)
+    pairs = [
+        [sum(drawn(task, scheme.hash) for task in tasks) / len(tasks) for scheme in (nothing, file.scheme)]
+        for tasks in task_sets(tiny())
+    ]
+    search = file.search
+    assert search is not None
+    assert pairs == [
+        [search.accuracy_before, search.accuracy],
+        [search.validation_accuracy_before, search.validation_accuracy],
+        [search.held_out_accuracy_before, search.held_out_accuracy],
+    ]
+
+
+def test_held_out_tasks_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = found_by(drawn, monkeypatch, tmp_path / "first.yaml")
+    _, validation, held_out = task_sets(tiny())
+
+    def reversed_on(tasks: tuple[str, ...]) -> Score:
+        return lambda task, scheme: 1 - drawn(task, scheme) if task in tasks else drawn(task, scheme)
+
+    again = found_by(reversed_on(held_out), monkeypatch, tmp_path / "again.yaml")
+    assert again.scheme == first.scheme and again.search != first.search
+    assert found_by(reversed_on(validation), monkeypatch, tmp_path / "other.yaml").scheme != first.scheme
+
+
+def task_sets(settings: SearchSettings) -> list[tuple[str, ...]]:
+    """Return the task ids of evolution, validation and held-out tasks: the source domains in turn."""
+    domains, size = [open_domain(name) for name in settings.domains], settings.num_tasks
+    ids = [
+        EpisodeSpec.of(
+            domains[number % 2], split="valid", settings=settings.episodes, seed=settings.evolution.seed,
+            index=number // 2,
+        ).task_id
+        for number in range(3 * size)
+    ]  # fmt: skip
+    assert len(set(ids)) == 3 * size
+    return [tuple(ids[start : start + size]) for start in range(0, 3 * size, size)]
+
+
+@pytest.mark.slow
+def test_scores_of_a_search_without_held_out_tasks_are_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = find(tmp_path / "found.yaml")
+    held_out = task_sets(tiny())[2]
+    path = state_path(tmp_path / "found.yaml")
+    document = json.loads(path.read_text())
+    for task in held_out:
+        del document["scores"][task]
+    path.write_text(json.dumps(document))
+    add, computed = ScoreFile.add, list[str]()
+
+    def noted(self: ScoreFile, task_id: str, found: Mapping[str, float]) -> None:
+        computed.append(task_id)
+        add(self, task_id, found)
+
+    monkeypatch.setattr(ScoreFile, "add", noted)
+    assert find(tmp_path / "found.yaml") == whole
+    assert sorted(computed) == sorted(held_out)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2_no_mix--searched", "proxylessnas_no_mix--searched"])
+def test_a_scheme_that_a_search_found_is_no_start_of_one(name: str) -> None:
+    """Its own command would else ask for other schemes than it did when it was found."""
+    file = find_scheme(name)
+    assert file.search is not None
+    assert list(_published(file.backbone)) == [f"{file.backbone}--mcunetv3"]
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from tiny_job import SERIAL, TINY
 
-from tinytrain_dist.backbones.card import CheckpointCard
+from tinytrain_dist.backbones.card import CheckpointCard, read_card
 from tinytrain_dist.backbones.checkpoint import save_checkpoint
 from tinytrain_dist.backbones.network import build_backbone
+from tinytrain_dist.backbones.shipped_weights import shipped_path
 from tinytrain_dist.cli import main
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.reporting.runs import open_run
@@ -43,7 +44,10 @@ def pretrained(tmp_path: Path) -> Path:
         (["backbone.weights=random"], "random"),
         (["backbone.weights=meta_train"], "meta_train"),
         (["initialization=pretrained"], "pretrain"),
-        (["initialization=meta_trained"], "meta_train"),
+        (["initialization=meta_trained"], "shipped"),
+        (["initialization=meta_trained", "backbone.name=mobilenet_v2_w0.1"], "meta_train"),
+        (["initialization=meta_trained", "backbone.weights=meta_train"], "meta_train"),
+        (["initialization=random"], "random"),
         (["initialization=random", "backbone.weights=meta_train"], "random"),
         (["initialization=pretrained", "backbone.weights=a.safetensors"], "a.safetensors"),
     ],
@@ -63,6 +67,22 @@ def test_a_file_must_be_what_was_asked_for(pretrained: Path) -> None:
         checked_settings(compose_job([*TINY, "initialization=pretrained", "pretrain.batch_size=1"]))
 
 
+def test_meta_trained_weights_of_the_package_need_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*TINY, SERIAL, "backbone.name=mcunet", "methods=[none]", "episodes.num_tasks=1", f"run.root={tmp_path}"]
+    assert main(["simulate", *words, "initialization=meta_trained", "run.id=mine"]) == ExitCode.DONE
+    assert (
+        "initialization=meta_trained: the package's weights of mcunet are; backbone.weights=meta_train makes others"
+        in (capsys.readouterr().err)
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"], "no stage has run"
+    (found,) = open_run(tmp_path / "mine").select("SELECT DISTINCT initialization, checkpoint FROM rows")
+    assert found == {
+        "initialization": "meta_trained", "checkpoint": read_card(shipped_path("mcunet")).content_hash
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_one_command_each_and_the_rows_say_which(tmp_path: Path) -> None:
     common = (*TINY, *STAGES, SERIAL, "methods=[none]", "episodes.num_tasks=2", f"run.root={tmp_path}")
@@ -73,3 +93,5 @@ def test_one_command_each_and_the_rows_say_which(tmp_path: Path) -> None:
     assert [row["initialization"] for row in found.values()] == list(found)
     assert len({row["checkpoint"] for row in found.values()}) == 3
     assert len(list(tmp_path.glob("pretrain-*"))) == 1  # made once, then the start of the meta-training
+    for name in found:  # the record holds the word, not the stage's file
+        assert main(["replay", str(tmp_path / name), "--task", "signs/test/fixed-3w2s3q/s0/0"]) == ExitCode.DONE

@@ -35,6 +35,15 @@ def test_the_found_scheme_is_used_by_sparse_update(tmp_path: Path, capsys: pytes
     assert found["file"] == str(out) and found["memory_bytes"] <= 1_000_000
     assert found["search"]["command"].startswith("tinytrain search-static --backbone mobilenet_v2_w0.1")
     assert captured.err.splitlines()[-1] == "exit code 0: done"
+    assert main([*SEARCH, "--budget-memory-bytes", "1000000", "--out", str(out)]) == ExitCode.DONE  # scores are there
+    shown, search = capsys.readouterr().out, found["search"]
+    for words, name in {
+        "tasks of the evolution": "accuracy",
+        "validation, by which it was chosen": "validation_accuracy",
+        "held out, by which nothing was chosen": "held_out_accuracy",
+    }.items():
+        before, after = search[f"{name}_before"], search[name]
+        assert f"  {words}: {100 * before:.1f} %, {100 * after:.1f} %\n" in shown
 
     words = [*TINY, SERIAL, f"run.root={tmp_path}", "run.id=mine", "episodes.num_tasks=1", "methods=[sparse_update]"]
     assert main(["simulate", *words, f"selection.scheme={out}"]) == ExitCode.DONE

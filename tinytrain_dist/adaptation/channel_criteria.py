@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinytrain_dist.foundation.errors import ConfigError
+from tinytrain_dist.foundation.registry import Registry
 from tinytrain_dist.foundation.seeding import generator_of
 from tinytrain_dist.graphs.update_plan import Side
 
@@ -49,9 +51,26 @@ def _random(facts: ChannelFacts) -> PerChannel:
     return generator_of("channel criterion", facts.task_id, facts.layer).random(facts.num_channels)
 
 
-CHANNEL_CRITERIA: Mapping[str, Callable[[ChannelFacts], PerChannel]] = {
-    "fisher": _fisher,
-    "l2_norm": _l2_norm,
-    "random": _random,
-}
-"""Name -> importance of every channel on the side that is selected; the largest are chosen."""
+ChannelCriterion = Callable[[ChannelFacts], PerChannel]
+"""Importance of every channel on the side that is selected, ``[num_channels]``; the largest are chosen."""
+CHANNEL_CRITERIA: Registry[ChannelCriterion] = Registry(
+    "channel criterion",
+    package="tinytrain_dist.adaptation",
+    modules=lambda: [],
+    entry_point_group="tinytrain_dist.channel_criteria",
+)
+CHANNEL_CRITERIA.register("fisher", _fisher)
+CHANNEL_CRITERIA.register("l2_norm", _l2_norm)
+CHANNEL_CRITERIA.register("random", _random)
+
+
+def channel_scores(criterion: str, facts: ChannelFacts) -> PerChannel:
+    """Return the importance of every channel; raises ``ConfigError`` where a criterion gives anything else."""
+    scores = CHANNEL_CRITERIA[criterion](facts)
+    found = getattr(scores, "shape", type(scores).__name__)
+    if found != (facts.num_channels,):
+        raise ConfigError(
+            f"channel criterion {criterion!r}: layer {facts.layer}: returned {found}; allowed: an array of the shape "
+            f"({facts.num_channels},), a number per channel"
+        )
+    return scores

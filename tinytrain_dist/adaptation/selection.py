@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytrain_dist.adaptation.channel_criteria import CHANNEL_CRITERIA, ChannelFacts
+from tinytrain_dist.adaptation.channel_criteria import ChannelFacts, channel_scores
 from tinytrain_dist.adaptation.criteria import CRITERIA, LayerFacts
 from tinytrain_dist.adaptation.settings import STUDIED_RATIOS, SelectionSettings
 from tinytrain_dist.costs.macs import plan_macs
@@ -127,7 +127,7 @@ def channel_importance(given: SelectionInput, layer: int) -> NDArray[np.float64]
         delta=given.delta[layer],
         norms=lambda: given.channel_norms(layer, settings.side),
     )
-    return CHANNEL_CRITERIA[settings.channel_criterion](facts)
+    return channel_scores(settings.channel_criterion, facts)
 
 
 def _update(given: SelectionInput, layer: int, importance: NDArray[np.float64], ratio: float) -> LayerUpdate:
@@ -151,7 +151,7 @@ def _missing(given: SelectionInput, candidates: list[LayerUpdate]) -> str:
     for update in candidates:
         plan = _plan(given.graph, [update])
         memory, macs = given.memory_of(plan), plan_macs(given.graph, plan).backward
-        short_bytes = max(0, memory - given.budget.memory_bytes)
+        short_bytes = given.budget.missing_bytes(memory)
         short_macs = max(0, macs - given.budget.backward_macs)
         share = short_bytes / given.budget.memory_bytes + short_macs / given.budget.backward_macs
         text = f"layer {update.layer} alone misses {short_bytes} bytes and {short_macs} backward MACs"

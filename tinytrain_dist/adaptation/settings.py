@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeGuard, get_args
 
+from tinytrain_dist.adaptation.channel_criteria import CHANNEL_CRITERIA
 from tinytrain_dist.costs.schemes import Scheme
 from tinytrain_dist.execution.needs import DeviceName
 from tinytrain_dist.foundation.errors import ConfigError, nearest
@@ -14,7 +15,6 @@ from tinytrain_dist.graphs.update_plan import Side
 Optimizer = Literal["adam", "sgd"]
 Distance = Literal["cosine", "euclidean"]
 FisherPoint = Literal["after_activation", "before_activation"]
-ChannelCriterion = Literal["fisher", "l2_norm", "random"]
 ChannelRatio = float | Literal["auto"]
 STUDIED_RATIOS = (1.0, 0.5, 0.25, 0.125)
 """Channel ratios TinyTrain studies; ``auto`` takes the largest under which the most layers fit."""
@@ -107,7 +107,7 @@ class SelectionSettings:
         Where Fisher information is measured: after the activation, or before it (after normalisation).
     channel_criterion
         Order of a layer's channels: ``fisher`` (Delta), ``l2_norm`` (of their weights) or ``random``. Input channels
-        have no Delta: there ``fisher`` means the weight norm, as in MCUNetV3.
+        have no Delta: there ``fisher`` means the weight norm, as in MCUNetV3. Other packages may add some.
     channel_ratio
         Share of a selected layer's channels that is updated; ``auto``: the largest of ``STUDIED_RATIOS`` under which
         the most layers fit.
@@ -126,7 +126,7 @@ class SelectionSettings:
     criterion: str = "full"
     inspect_blocks: int = 6
     fisher_point: FisherPoint = "after_activation"
-    channel_criterion: ChannelCriterion = "fisher"
+    channel_criterion: str = "fisher"
     channel_ratio: ChannelRatio = 0.5
     device_ratios: tuple[tuple[str, ChannelRatio], ...] = ()
     side: Side = "output"
@@ -141,7 +141,7 @@ class SelectionSettings:
         for device, ratio in self.device_ratios:
             _check_ratio(f"selection.device_ratios.{device}", ratio)
         _one_of("selection.fisher_point", self.fisher_point, get_args(FisherPoint))
-        _one_of("selection.channel_criterion", self.channel_criterion, get_args(ChannelCriterion))
+        _one_of("selection.channel_criterion", self.channel_criterion, tuple(CHANNEL_CRITERIA))
         _one_of("selection.side", self.side, get_args(Side))
         _one_of("selection.on_overflow", self.on_overflow, get_args(Overflow))
         is_share = _is_number(self.compute_share) and 0 < self.compute_share <= 1

@@ -142,7 +142,7 @@ def plan_memory_bytes(
         Classes of the task and layers of its Fisher pass, as in ``Workload``.
     """
     if isinstance(counted_at, int):
-        memory = paper_memory(graph, plan, optimizer=optimizer, bytes_per_element=counted_at, batch=batch)
+        memory = counted_memory(graph, plan, optimizer=optimizer, bytes_per_element=counted_at, batch=batch)
         return memory.total_bytes
     workload = Workload(
         support_size=1, iterations=1, batch=batch, optimizer=optimizer, way=way, inspected=inspected
@@ -215,11 +215,16 @@ def device_budget(
     memory_bytes
         An explicit budget, counted at fp32 as in the paper; ``None``: the memory up to which a plan certainly fits,
         to be compared with ``plan_memory_bytes(graph, plan, profile)``. Free memory of nothing or less becomes 1
-        byte, under which no plan is feasible: a result, not an error.
+        byte, under which no plan is feasible: a result, not an error; how far below it lies is kept beside it.
     compute_share
         Share of FullTrain's backward MACs (2 x forward), above 0 and at most 1.
     """
     if not 0 < compute_share <= 1:
         raise ConfigError(f"budget.compute_share: found {compute_share!r}; allowed: a number above 0 and at most 1")
-    memory = max(1, free_bytes(graph, profile)) if memory_bytes is None else memory_bytes
-    return Budget(memory_bytes=memory, backward_macs=max(1, int(compute_share * 2 * graph.forward_macs)))
+    free = free_bytes(graph, profile) if memory_bytes is None else memory_bytes
+    memory = free if memory_bytes is not None else max(1, free)
+    return Budget(
+        memory_bytes=memory,
+        backward_macs=max(1, int(compute_share * 2 * graph.forward_macs)),
+        overdrawn_bytes=memory - free,
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from tinytrain_dist.foundation.errors import ConfigError, PlanError, nearest
 from tinytrain_dist.foundation.hashing import content_hash
@@ -52,8 +52,11 @@ class Scheme:
 class Evidence(BaseModel):
     """How a scheme was found: everything that is needed to find it again, and how good it was.
 
-    Accuracies are shares of the query set, means over the tasks; ``fresh_accuracy`` is over as many tasks that the
-    evolution did not see.
+    Accuracies are shares of the query set, means over ``num_tasks`` tasks of each of three sets that share no task: the
+    evolution's, by which it ranked (``accuracy``); ``validation``, by which one of its best was chosen; ``held_out``,
+    by which nothing was chosen: only that one says what the scheme is worth. ``..._before`` is the same set's accuracy
+    without any update. Files of earlier versions call ``validation_accuracy`` ``fresh_accuracy``, hold no
+    ``held_out``, and their ``accuracy_before`` is over both of their sets.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -71,9 +74,12 @@ class Evidence(BaseModel):
     budget_resolution: int
     accuracy_before: float
     accuracy: float
-    fresh_accuracy: float
+    validation_accuracy_before: float | None = None
+    validation_accuracy: float = Field(validation_alias=AliasChoices("validation_accuracy", "fresh_accuracy"))
+    held_out_accuracy_before: float | None = None
+    held_out_accuracy: float | None = None
     others: dict[str, list[float]] = {}
-    """Other finalists on the same tasks: name or hash -> (accuracy, fresh accuracy)."""
+    """Other finalists on the same tasks: name or hash -> (accuracy, validation, held out where there is one)."""
 
 
 class SchemeFile(BaseModel):

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
-from tinytrain_dist.foundation.errors import ConfigError, nearest
+from tinytrain_dist.foundation.errors import ConfigError
+from tinytrain_dist.foundation.registry import Registry
+from tinytrain_dist.graphs.graph_check import check_graph
 from tinytrain_dist.graphs.layer_graph import (
     RESOLUTION_DEFAULT,
     ConvLayer,
@@ -139,36 +142,67 @@ def mobilenet_v2(width: float, *, name: str) -> Architecture:
     return Architecture(name=name, stem_channels=stem, blocks=tuple(blocks), mix_channels=mix)
 
 
-_WIDTH = re.compile(r"mobilenet_v2_w(\d+\.\d+|\d+)")
+_WIDTH = re.compile(r"mobilenet_v2_w(\d+\.\d+|\d+)(_no_mix)?")
 _MIN_WIDTH, _MAX_WIDTH = 0.1, 2.0
 NO_MIX_SUFFIX = "_no_mix"
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
 
+Builder = Callable[[int], LayerGraph]
+"""Pixels -> layer graph, called by the name it is registered under."""
+BACKBONES: Registry[Builder] = Registry(
+    "backbone", package="tinytrain_dist.graphs", modules=lambda: [], entry_point_group="tinytrain_dist.backbones"
+)
+
+
+def _without_mix(found: Architecture) -> Architecture:
+    return replace(found, name=found.name + NO_MIX_SUFFIX, mix_channels=0)
+
+
+def _of_width(name: str) -> Builder | None:
+    match = _WIDTH.fullmatch(name)
+    if match is None:
+        return None
+    width = float(match[1])
+    if not _MIN_WIDTH <= width <= _MAX_WIDTH:
+        raise ConfigError(f"backbone {name!r}: width {width}; allowed {_MIN_WIDTH} to {_MAX_WIDTH}")
+    found = mobilenet_v2(width, name=name.removesuffix(NO_MIX_SUFFIX))
+    return (_without_mix(found) if match[2] else found).graph
+
+
+def _teacher(name: str) -> Builder | None:
+    return _from_table(name).graph if name == EFFICIENTNET_LITE0 else None
+
+
+BACKBONES.register("mcunet", lambda resolution: _from_table("mcunet").graph(resolution))
+BACKBONES.register("mobilenet_v2", mobilenet_v2(0.35, name="mobilenet_v2").graph)
+BACKBONES.register("mobilenet_v2_no_mix", _without_mix(mobilenet_v2(0.35, name="mobilenet_v2")).graph)
+BACKBONES.register("proxylessnas", lambda resolution: _from_table("proxylessnas").graph(resolution))
+BACKBONES.register(
+    "proxylessnas_no_mix", lambda resolution: _without_mix(_from_table("proxylessnas")).graph(resolution)
+)
+BACKBONES.register_family("mobilenet_v2_w<width>", _of_width)
+BACKBONES.register_family(EFFICIENTNET_LITE0, _teacher)
+
 
 def backbone_names() -> list[str]:
-    """Return the backbones for devices; ``mobilenet_v2_w<width>`` and ``efficientnet_lite0`` are understood besides."""
-    return ["mcunet", "mobilenet_v2", "mobilenet_v2_no_mix", "proxylessnas", "proxylessnas_no_mix"]
+    """Return the backbones for devices, those of other packages last.
 
-
-def architecture(name: str) -> Architecture:
-    """Return the architecture called ``name``; raises ``ConfigError`` with the nearest names."""
-    base = name.removesuffix(NO_MIX_SUFFIX)
-    if match := _WIDTH.fullmatch(base):
-        width = float(match.group(1))
-        if not _MIN_WIDTH <= width <= _MAX_WIDTH:
-            raise ConfigError(f"backbone {name!r}: width {width}; allowed {_MIN_WIDTH} to {_MAX_WIDTH}")
-        found = mobilenet_v2(width, name=base)
-    elif name not in (*backbone_names(), EFFICIENTNET_LITE0):
-        known = [*backbone_names(), EFFICIENTNET_LITE0, "mobilenet_v2_w0.5"]
-        raise ConfigError(f"unknown backbone {name!r}; {nearest(name, known)}")
-    elif base == "mobilenet_v2":
-        found = mobilenet_v2(0.35, name=base)
-    else:
-        found = _from_table(base)
-    return replace(found, name=name, mix_channels=0) if name.endswith(NO_MIX_SUFFIX) else found
+    ``mobilenet_v2_w<width>`` and ``efficientnet_lite0`` are understood besides.
+    """
+    return list(BACKBONES)
 
 
 @cache
 def layer_graph(name: str, resolution: int = RESOLUTION_DEFAULT) -> LayerGraph:
-    """Return the layer graph of backbone ``name`` at ``resolution`` pixels."""
-    return architecture(name).graph(resolution)
+    """Return the layer graph of backbone ``name`` at ``resolution`` pixels.
+
+    Another package offers a ``Builder`` under the entry point ``tinytrain_dist.backbones``; the method ``graph`` of an
+    ``Architecture`` is one.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name (the nearest ones are said), pixels that no backbone takes, or a builder whose graph is none.
+    """
+    build = BACKBONES[name]
+    return check_graph(build(check_resolution(resolution)), name=name, resolution=resolution)

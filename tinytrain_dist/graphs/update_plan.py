@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -47,9 +47,9 @@ class UpdatePlan:
     updates
         Weight updates, ascending by layer, at most one per layer.
     bias_layers
-        Layers whose normalisation shift (the bias after folding) is updated.
+        Layers whose normalisation shift (the bias after folding) is updated, ascending.
     scale_layers
-        Layers whose normalisation scale is updated.
+        Layers whose normalisation scale is updated, ascending.
     adapters
         Last convolutions of the blocks beside which a lite residual module is trained (``graphs/adapters.py``),
         ascending.
@@ -86,11 +86,14 @@ class UpdatePlan:
         """Return self if every index exists in ``graph``, else raise ``PlanError``."""
         if self.backbone != graph.name:
             raise PlanError(f"plan for backbone {self.backbone!r} used with {graph.name!r}")
-        layers = [u.layer for u in self.updates]
-        if layers != sorted(set(layers)):
-            raise PlanError(f"plan: layers must ascend without repeats, found {layers}")
-        for index in (*layers, *self.bias_layers, *self.scale_layers):
-            graph.layer(index)
+        layers = tuple(u.layer for u in self.updates)
+        for key, found in {
+            "layers": layers, "bias_layers": self.bias_layers, "scale_layers": self.scale_layers
+        }.items():  # fmt: skip
+            if list(found) != sorted(set(found)):  # else equal plans have several hashes
+                raise PlanError(f"plan: {key} must ascend without repeats, found {list(found)}")
+            for index in found:
+                graph.layer(index)
         _check_adapters(self.adapters, graph)
         for update in self.updates:
             _check_channels(update, graph.layer(update.layer))
@@ -167,11 +170,11 @@ def plan_from_json(text: str, *, name: str) -> UpdatePlan:
         plan = UpdatePlan(
             backbone=str(raw["backbone"]),
             updates=tuple(_update(item) for item in raw["updates"]),
-            bias_layers=tuple(int(i) for i in raw["bias_layers"]),
-            scale_layers=tuple(int(i) for i in raw["scale_layers"]),
-            adapters=tuple(int(i) for i in raw.get("adapters", ())),
+            bias_layers=_whole_numbers(raw["bias_layers"]),
+            scale_layers=_whole_numbers(raw["scale_layers"]),
+            adapters=_whole_numbers(raw.get("adapters", ())),
         )
-    except (KeyError, TypeError, json.JSONDecodeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError, RecursionError) as exc:
         if isinstance(exc, PlanError):
             raise
         raise PlanError(f"{name}: is no update plan: {exc}") from exc
@@ -187,6 +190,15 @@ def _update(item: Mapping[str, Any]) -> LayerUpdate:
     side = item["side"]
     if side not in ("output", "input"):
         raise ValueError(f"side {side!r}; allowed: output, input")
-    return LayerUpdate(
-        layer=int(item["layer"]), channels=None if channels is None else tuple(int(c) for c in channels), side=side
-    )
+    (layer,) = _whole_numbers([item["layer"]])
+    return LayerUpdate(layer=layer, channels=None if channels is None else _whole_numbers(channels), side=side)
+
+
+def _whole_numbers(found: Iterable[object]) -> tuple[int, ...]:
+    """Return the numbers; one with a fraction, infinite or in quotes is damage, not a number to round."""
+    numbers = []
+    for number in found:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(f"{number!r} is no whole number")
+        numbers.append(number)
+    return tuple(numbers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tinytrain_dist.foundation.errors import ConfigError, ProfileError
 from tinytrain_dist.foundation.paths import check_name
-from tinytrain_dist.graphs.architectures import architecture
+from tinytrain_dist.graphs.architectures import BACKBONES
 from tinytrain_dist.graphs.layer_graph import check_resolution
 
 
@@ -50,7 +50,7 @@ class MeasureSettings:
         _require(bool(self.backbones), "backbones", "none", "at least one backbone")
         _require(bool(self.resolutions), "resolutions", "none", "at least one resolution")
         for name in self.backbones:
-            architecture(name)
+            BACKBONES[name]
         for resolution in self.resolutions:
             check_resolution(resolution)
 

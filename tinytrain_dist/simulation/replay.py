@@ -6,7 +6,6 @@ Everything comes from the run's own record: the settings from its identity, the 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from tinytrain_dist.adaptation.numerics import check_machine
 from tinytrain_dist.adaptation.settings import FineTuneSettings, SelectionSettings
-from tinytrain_dist.backbones.card import checkpoint_files, read_card
 from tinytrain_dist.data.episodes import EpisodeSettings, EpisodeSpec
 from tinytrain_dist.execution.threads import use_one_thread
 from tinytrain_dist.foundation.errors import (
-    CheckpointError,
     DataError,
     ProfileError,
     RunLockedError,
     StorageError,
 )
 from tinytrain_dist.simulation.plan_run import RunPlan, plan_run
+from tinytrain_dist.simulation.recorded_weights import RecordedWeights
 from tinytrain_dist.simulation.request import Cells
 from tinytrain_dist.simulation.rows import Row
 from tinytrain_dist.simulation.run_document import differing_keys
@@ -37,9 +35,6 @@ from tinytrain_dist.simulation.unit import Unit
 from tinytrain_dist.simulation.worker import network_of
 
 T = TypeVar("T")
-RANDOM = "random"
-MAX_SEARCHED = 1000
-"""Checkpoint files that are looked at when the recorded one has moved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +121,7 @@ def _settings(record: Mapping[str, Any], stored: Sequence[Row], *, places: Place
             seed=identity["seed"],
             resolution=identity["resolution"],
             backbone=identity["backbone"],
-            weights=_weights(identity["checkpoint"], config, first["initialization"], places=places),
+            weights=_weights(identity, config, first["initialization"], places=places),
             methods=_unique(row["method"] for row in stored),
             devices=_unique(row["device"] for row in stored),
             data_roots=_recorded(config, "data", "roots") if roots is None else roots,
@@ -140,6 +135,18 @@ def _settings(record: Mapping[str, Any], stored: Sequence[Row], *, places: Place
         ) from error
 
 
+def _weights(
+    identity: Mapping[str, Any], config: Mapping[str, Any], initialization: str, *, places: Places
+) -> Path | None:
+    recorded = RecordedWeights(
+        hash=identity["checkpoint"],
+        backbone=identity["backbone"],
+        word=(config.get("backbone") or {}).get("weights"),
+        initialization=initialization,
+    )
+    return recorded.find(given=places.weights, search=places.search)
+
+
 def _read(kind: type[T], values: Mapping[str, Any]) -> T:
     """Return settings from their JSON form (lists for tuples); a key this program does not know is refused."""
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
@@ -149,34 +156,6 @@ def _read(kind: type[T], values: Mapping[str, Any]) -> T:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         raise StorageError(f"run.json: identity: {' '.join(str(error).split())}") from error
-
-
-def _weights(wanted: str, config: Mapping[str, Any], initialization: str, *, places: Places) -> Path | None:
-    """Return the checkpoint file of content hash ``wanted``; ``None`` where the run drew its weights from its seed."""
-    recorded = (config.get("backbone") or {}).get("weights")
-    if recorded == RANDOM and places.weights is None:
-        return None
-    named = places.weights or (Path(str(recorded)).expanduser() if recorded else None)
-    looked = [] if named is None else [f"{named} ({_hash_of(named)})"]
-    candidates = [] if named is None else [named]
-    if places.weights is None and places.search is not None:
-        candidates += itertools.islice(checkpoint_files(places.search), MAX_SEARCHED)
-        looked.append(f"a checkpoint below {places.search}")
-    for path in candidates:
-        if _hash_of(path) == wanted:
-            return path
-    if recorded is None and places.weights is None and initialization == RANDOM:
-        return None
-    raise CheckpointError(f"weights {wanted} of this run: not {', nor '.join(looked)}; name their file: --weights FILE")
-
-
-def _hash_of(path: Path) -> str:
-    if not path.is_file():
-        return "no such file"
-    try:
-        return read_card(path).content_hash
-    except CheckpointError as error:
-        return str(error)
 
 
 def _check_same_run(record: Mapping[str, Any], plan: RunPlan) -> None:

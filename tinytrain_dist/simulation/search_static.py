@@ -38,6 +38,8 @@ from tinytrain_dist.simulation.settings import SimulationSettings, tuning_values
 _log = logger(__name__)
 SOURCE_DOMAINS = ("emoji", "icons")
 NUM_FINALISTS = 4
+NUM_SETS = 3
+"""Of tasks, none in two of them: evolution, validation, held out."""
 RESULT_VERSION = 1
 """Raised whenever the code changes what a search finds."""
 
@@ -54,7 +56,8 @@ class SearchSettings:
     weights
         Checkpoint file; ``None``: random weights of ``evolution.seed``.
     num_tasks
-        Tasks of the evolution, the ``domains`` in turn; the finalists run on as many fresh ones.
+        Tasks of the evolution, the ``domains`` in turn. One of the finalists is chosen on as many others (validation),
+        and how good they are is said on as many again that choose nothing (held out).
     resolution
         Pixels of the tasks' images.
     """
@@ -141,7 +144,7 @@ def _check_out(out: Path, backbone: str) -> None:
 
 
 def _specs(settings: SearchSettings) -> list[EpisodeSpec]:
-    """Return the tasks of the evolution, then as many fresh ones for the finalists."""
+    """Return the tasks of the evolution, then as many that choose among the finalists, then as many held out."""
     domains = [open_domain(name, roots=settings.data_roots) for name in settings.domains]
     for domain in domains:
         check_episodes(domain, split="valid", settings=settings.episodes)
@@ -150,7 +153,7 @@ def _specs(settings: SearchSettings) -> list[EpisodeSpec]:
             domains[number % len(domains)], split="valid", settings=settings.episodes, seed=settings.evolution.seed,
             index=number // len(domains),
         )
-        for number in range(2 * settings.num_tasks)
+        for number in range(NUM_SETS * settings.num_tasks)
     ]  # fmt: skip
 
 
@@ -178,40 +181,49 @@ def _search(
     checkpoint: str,
     command: str,
 ) -> SchemeFile:
-    seen, fresh = specs[: settings.num_tasks], specs[settings.num_tasks :]
-    shipped = {name: file.scheme for name, file in shipped_schemes(settings.backbone).items()}
+    size = settings.num_tasks
+    seen, validation, held_out = (specs[i * size : (i + 1) * size] for i in range(NUM_SETS))
+    published = _published(settings.backbone)
 
     def watch(generation: int, best: float) -> None:
         _log.info("generation %d of %d: best %.1f %%", generation + 1, settings.evolution.generations, 100 * best)
 
-    ranked = evolve(space, lambda s: shared.mean(s, seen), settings.evolution, first=shipped.values(), watch=watch)
+    ranked = evolve(space, lambda s: shared.mean(s, seen), settings.evolution, first=published.values(), watch=watch)
     best = [scheme for scheme, _ in ranked[:NUM_FINALISTS]]
     nothing = Scheme(backbone=space.graph.name, input_shares=(), num_last_biases=0)
-    names = {scheme.hash: name for name, scheme in shipped.items()}
-    finalists = list({s.hash: s for s in [*best, *shipped.values()]}.values())
-    table = {
-        scheme.hash: pair
-        for scheme, *pair in zip(finalists, shared.mean(finalists, seen), shared.mean(finalists, fresh), strict=True)
-    }
-    winner = max(best, key=lambda scheme: sum(table[scheme.hash]))  # the first, better in the evolution, of equals
+    names = {scheme.hash: name for name, scheme in published.items()}
+    finalists = list({s.hash: s for s in [*best, *published.values()]}.values())
+    rows = [nothing, *finalists]
+    columns = [shared.mean(rows, tasks) for tasks in (seen, validation, held_out)]
+    table = {scheme.hash: list(scores) for scheme, *scores in zip(rows, *columns, strict=True)}
+    winner = max(best, key=lambda scheme: table[scheme.hash][1])  # the first, better in the evolution, of equals
+    before, after = table.pop(nothing.hash), table.pop(winner.hash)
     evidence = Evidence(
         command=command,
         seed=settings.evolution.seed,
         checkpoint=checkpoint,
         domains=list(settings.domains),
-        num_tasks=settings.num_tasks,
+        num_tasks=size,
         generations=settings.evolution.generations,
         population=settings.evolution.population,
         num_schemes=len(ranked),
         budget_memory_bytes=space.budget.memory_bytes,
         budget_backward_macs=space.budget.backward_macs,
         budget_resolution=settings.budget_resolution,
-        accuracy_before=sum(shared.mean([nothing], specs)),
-        accuracy=table[winner.hash][0],
-        fresh_accuracy=table[winner.hash][1],
-        others={names.get(key, key): pair for key, pair in table.items() if key != winner.hash},
+        accuracy_before=before[0],
+        accuracy=after[0],
+        validation_accuracy_before=before[1],
+        validation_accuracy=after[1],
+        held_out_accuracy_before=before[2],
+        held_out_accuracy=after[2],
+        others={names.get(key, key): scores for key, scores in table.items()},
     )
     return _file(space, winner, evidence)
+
+
+def _published(backbone: str) -> dict[str, Scheme]:
+    """Return the package's schemes that no search found: the command of one that did would else not find it again."""
+    return {name: file.scheme for name, file in shipped_schemes(backbone).items() if file.search is None}
 
 
 def _file(space: SearchSpace, scheme: Scheme, evidence: Evidence) -> SchemeFile:
@@ -220,7 +232,8 @@ def _file(space: SearchSpace, scheme: Scheme, evidence: Evidence) -> SchemeFile:
         format=1,
         backbone=space.graph.name,
         source="tinytrain search-static",
-        note="Accuracies are those of 'domains', split valid; 'fresh' tasks were not seen by the evolution.",
+        note="Accuracies are those of 'domains', split valid: the evolution ranked by its own tasks, 'validation' "
+        "tasks chose among its best, 'held_out' tasks chose nothing.",
         input_shares=dict(scheme.input_shares),
         num_last_biases=scheme.num_last_biases,
         updated_weights=updated_weights(plan, space.graph),

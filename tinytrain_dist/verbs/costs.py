@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from tinytrain_dist.costs.all_counters import macs_counters, memory_counters
@@ -13,12 +12,13 @@ from tinytrain_dist.costs.fit import COUNTER_ERRORS, unsourced_limits
 from tinytrain_dist.costs.pricing import Workload, price
 from tinytrain_dist.costs.profile_files import load_profile
 from tinytrain_dist.costs.static_plans import PLANNED_METHODS, STATIC_METHODS, StaticPlan, static_plan
-from tinytrain_dist.foundation.errors import ConfigError, ExitCode, PlanError
+from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_alone import PATTERN
 from tinytrain_dist.graphs.layer_graph import RESOLUTION_DEFAULT, LayerGraph
-from tinytrain_dist.graphs.update_plan import plan_from_json, updated_weights
+from tinytrain_dist.graphs.update_plan import updated_weights
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
+from tinytrain_dist.verbs.costs_plan import SCHEME_METHOD, chosen_plan
 from tinytrain_dist.verbs.costs_tables import print_methods, print_terms
 
 INSPECT_BLOCKS_DEFAULT = 6
@@ -29,8 +29,8 @@ REFERENCE_METHOD = "sparse_update"
 def main(argv: list[str]) -> ExitCode:
     """Run the verb."""
     options = _parser().parse(argv)
-    if options.all_methods == (options.method is not None):
-        raise ConfigError("tinytrain costs: give either --method NAME or --all-methods")
+    if options.all_methods == (options.method is not None) and (options.all_methods or options.plan is None):
+        raise ConfigError("tinytrain costs: give either --method NAME, --all-methods, or --plan FILE alone")
     answer = all_methods(options) if options.all_methods else costs(options)
     if options.json:
         print_json(answer)
@@ -49,10 +49,15 @@ def _parser() -> VerbParser:
         example="tinytrain costs --backbone mcunet --method sparse_update --device raspberry_pi_zero_2",
     )
     parser.add_argument("--backbone", required=True)
-    parser.add_argument("--method", help=f"{', '.join(STATIC_METHODS)}, {PATTERN}; any other name with --plan")
+    parser.add_argument(
+        "--method",
+        help=f"{', '.join(STATIC_METHODS)}, {PATTERN}; with --plan one that decides per task: tinytrain, ...",
+    )
     parser.add_argument("--all-methods", action="store_true", help="one line per method, with ratios at equal batch")
     parser.add_argument("--compare", metavar="METHOD", help="ratios to this method, at equal batch and at the paper's")
-    parser.add_argument("--plan", metavar="FILE", help="update plan (JSON) to price instead of the method's own")
+    parser.add_argument("--plan", metavar="FILE",
+                        help="update plan (JSON) of tinytrain or an own method, or of another scheme for "
+                        f"{SCHEME_METHOD}; without --method it is priced alone, without a Fisher pass")  # fmt: skip
     parser.add_argument("--resolution", type=int, default=RESOLUTION_DEFAULT, help="pixels (default %(default)s)")
     parser.add_argument(
         "--batch", type=int, default=1, help="images at once, at most those there are (default %(default)s)"
@@ -75,8 +80,8 @@ def _parser() -> VerbParser:
 def costs(options: argparse.Namespace) -> dict[str, Any]:
     """Return every counter and, with a device, its price: one object with units in the names."""
     graph = layer_graph(options.backbone, options.resolution)
-    chosen = _chosen(options, graph)
-    workload = _workload(options, graph, chosen, options.method)
+    chosen = chosen_plan(options.method, options.plan, graph)
+    workload = _workload(options, graph, chosen)
     answer: dict[str, Any] = {
         "backbone": graph.name, "method": options.method, "resolution": graph.resolution,
         "batch": workload.batch, "optimizer": workload.optimizer, "samples": workload.support_size,
@@ -106,11 +111,11 @@ def all_methods(options: argparse.Namespace) -> dict[str, Any]:
     reference = options.compare or REFERENCE_METHOD
     if options.plan is not None:
         reference = next(iter(PLANNED_METHODS))
-        plans[reference] = _chosen(options, graph)
+        plans[reference] = chosen_plan(reference, options.plan, graph)
     other = plans[reference] if reference in plans else static_plan(reference, graph)
     rows = []
     for method, chosen in plans.items():
-        workload = _workload(options, graph, chosen, method)
+        workload = _workload(options, graph, chosen)
         row: dict[str, Any] = {"method": method, "batch": workload.batch, "optimizer": workload.optimizer}
         row |= memory_counters(graph, chosen, workload, precision=options.precision)
         row |= macs_counters(graph, chosen, workload)
@@ -124,12 +129,12 @@ def all_methods(options: argparse.Namespace) -> dict[str, Any]:
     return {**shared, "methods": rows}
 
 
-def _workload(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, method: str) -> Workload:
+def _workload(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan) -> Workload:
     inspected = graph.last_blocks(min(INSPECT_BLOCKS_DEFAULT, graph.num_blocks))
     workload = Workload(
         support_size=options.samples, iterations=options.iterations, batch=options.batch, way=options.way,
         optimizer=options.optimizer, full=chosen.full,
-        inspected=inspected if chosen.measures_fisher or method in PLANNED_METHODS else (),
+        inspected=inspected if chosen.measures_fisher else (),
         fused_update=options.fused_update, extra_images=options.query,
         paper_convention=options.paper_cost,
     )  # fmt: skip
@@ -144,14 +149,3 @@ def _priced(options: argparse.Namespace, graph: LayerGraph, chosen: StaticPlan, 
     error = COUNTER_ERRORS[profile.fit_counter].source
     device = {"device": profile.name, "fit_counter_error": error, "unsourced_limits": unsourced_limits(profile)}
     return device | {key: value for key, value in terms.items() if key not in paper}
-
-
-def _chosen(options: argparse.Namespace, graph: LayerGraph) -> StaticPlan:
-    if options.plan is None:
-        return static_plan(options.method, graph)
-    path = Path(options.plan)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise PlanError(f"--plan {options.plan}: cannot be read: {exc}") from exc
-    return StaticPlan(plan=plan_from_json(text, name=str(path)).check(graph))

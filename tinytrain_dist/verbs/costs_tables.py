@@ -9,8 +9,10 @@ UNSOURCED = "* {} of this device without a source: may be half or double"
 
 
 def print_terms(answer: dict[str, Any]) -> None:
-    """Print one line per term."""
+    """Print one line per term; a plan that was priced alone has no method."""
     for key, value in answer.items():
+        if key == "method" and value is None:
+            continue
         if isinstance(value, dict):
             for name, part in value.items():
                 print(f"{key + '_' + name:<42} {shown(name, part)}")

@@ -6,26 +6,35 @@ from pathlib import Path
 
 from tinytrain_dist.backbones.card import read_card
 from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_files, shipped_path
+from tinytrain_dist.backbones.weight_words import AUTO, META_TRAIN, PRETRAIN, RANDOM
 from tinytrain_dist.foundation.errors import ConfigError, nearest
 from tinytrain_dist.foundation.paths import local_path
 from tinytrain_dist.foundation.progress import say
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.settings_of import meta_train_settings, pretrain_settings
 
-AUTO, RANDOM, PRETRAIN, META_TRAIN = "auto", "random", "pretrain", "meta_train"
 MADE: dict[str, str] = {"random": RANDOM, "pretrained": PRETRAIN, "meta_trained": META_TRAIN}
 """Initialization -> the value of ``backbone.weights`` that names no file but what makes it."""
-STAGES = (PRETRAIN, META_TRAIN)
 
 
 def weights_word(config: JobConfig) -> str:
-    """Return what ``backbone.weights`` amounts to: ``initialization``, where given, takes the place of a stage."""
+    """Return what ``backbone.weights`` amounts to: ``initialization``, where given, takes the place of a stage.
+
+    With ``auto`` a stage is only asked for where the package has no such weights.
+    """
     asked, word = config.initialization, config.backbone.weights
     if asked is None:
         return _best_at_hand(config.backbone.name) if word == AUTO else word
     if asked not in MADE:
         raise ConfigError(f"initialization: unknown {asked!r}; {nearest(asked, MADE)}")
+    if word == AUTO and _is_shipped_as(asked, config.backbone.name):
+        return SHIPPED
     return MADE[asked] if word in (AUTO, *MADE.values()) else word
+
+
+def _is_shipped_as(initialization: str, backbone: str) -> bool:
+    path = shipped_files().get(backbone)
+    return path is not None and read_card(path).initialization == initialization
 
 
 def _best_at_hand(backbone: str) -> str:
@@ -62,6 +71,11 @@ def initial_weights(config: JobConfig, *, root: str | Path, command: str) -> Pat
     word = weights_word(config)
     if word == RANDOM and config.backbone.weights == AUTO and config.initialization is None:
         say(f"no weights are shipped for backbone {config.backbone.name!r}: random ones are used")
+    if word == SHIPPED and config.backbone.weights == AUTO and config.initialization is not None:
+        say(
+            f"initialization={config.initialization}: the package's weights of {config.backbone.name} are; "
+            f"backbone.weights={MADE[config.initialization]} makes others first"
+        )
     if word == PRETRAIN:
         from tinytrain_dist.verbs.pretrain import run_pretraining
 

@@ -252,9 +252,9 @@ class PretrainConfig(TrainingConfig):
 class JobConfig:
     """All sections; a verb uses those it needs.
 
-    ``initialization`` is ``random``, ``pretrained`` or ``meta_trained``: the stage that makes such weights takes the
-    place of one named by ``backbone.weights``, and a file named there must be what is asked for; null: as
-    ``backbone.weights`` says.
+    ``initialization`` is ``random``, ``pretrained`` or ``meta_trained``: with ``backbone.weights=auto`` the package's
+    weights where they are such, else the stage that makes some, which also takes the place of another stage named by
+    ``backbone.weights``; a file named there must be what is asked for. Null: as ``backbone.weights`` says.
     """
 
     experiment: str | None = None

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
+from tinytrain_dist.backbones.weight_words import PRETRAIN
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ExitCode
 from tinytrain_dist.foundation.logs import start_logging
@@ -23,8 +24,6 @@ from tinytrain_dist.verbs.training_outputs import TrainingOutputs
 from tinytrain_dist.verbs.training_words import say_result
 
 SECTIONS = ("seed", "run", "data", "backbone", "pretrain", "meta_train", "executor", "wandb")
-PRETRAIN = "pretrain"
-"""Value of ``meta_train.initial_weights`` that names no file."""
 
 
 def main(argv: list[str]) -> ExitCode:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinytrain_dist.adaptation.settings import FineTuneSettings, check_rate
 from tinytrain_dist.backbones.shipped_weights import SHIPPED, shipped_path
+from tinytrain_dist.backbones.weight_words import RANDOM
 from tinytrain_dist.data.episodes import EpisodeSettings
 from tinytrain_dist.execution.settings import KINDS, ExecutorSettings, cluster
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
@@ -18,7 +19,6 @@ from tinytrain_dist.simulation.scheme_search import Evolution
 from tinytrain_dist.simulation.search_static import SearchSettings, search_static
 from tinytrain_dist.verbs.arguments import VerbParser, print_json
 from tinytrain_dist.verbs.compose import command_line
-from tinytrain_dist.verbs.initialization import RANDOM
 
 POOL_VIEWS = 8
 """Enough to rank schemes by; what the shipped ones were found with."""
@@ -82,7 +82,9 @@ def _parser() -> VerbParser:
     )
     parser.add_argument("--generations", type=int, default=20, help="default %(default)s")
     parser.add_argument("--population", type=int, default=8, help="new schemes per generation (default %(default)s)")
-    parser.add_argument("--tasks", type=int, default=8, help="tasks of the evolution (default %(default)s)")
+    parser.add_argument("--tasks", type=int, default=8,
+                        help="tasks of the evolution; as many choose among its best, as many are held out "
+                        "(default %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of tasks and evolution (default %(default)s)")
     parser.add_argument("--way", type=int, default=5, help="classes of a task (default %(default)s)")
     parser.add_argument("--shot", type=int, default=5, help="support images per class (default %(default)s)")
@@ -119,8 +121,18 @@ def _text(found: dict[str, Any], out: Path) -> str:
     lines = [
         f"layers (share of input channels): {layers}; last biases: {found['num_last_biases']}",
         f"{found['updated_weights']} weights, {found['backward_macs']} backward MACs, {found['memory_bytes']} bytes",
-        f"accuracy {100 * search['accuracy']:.1f} %, on fresh tasks {100 * search['fresh_accuracy']:.1f} %; "
-        f"before {100 * search['accuracy_before']:.1f} %",
+        "accuracy before and after:",
+        *(f"  {words}: {100 * before:.1f} %, {100 * after:.1f} %" for words, before, after in _sets(search)),
+        "other finalists after (evolution, validation, held out):",
     ]
-    lines += [f"  {name}: {100 * a:.1f} %, fresh {100 * b:.1f} %" for name, (a, b) in search["others"].items()]
+    lines += [f"  {name}: {', '.join(f'{100 * x:.1f} %' for x in row)}" for name, row in search["others"].items()]
     return "\n".join([*lines, f"scheme: {out}"])
+
+
+def _sets(search: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Return each set of tasks with its accuracies before and after."""
+    return [
+        ("tasks of the evolution", search["accuracy_before"], search["accuracy"]),
+        ("validation, by which it was chosen", search["validation_accuracy_before"], search["validation_accuracy"]),
+        ("held out, by which nothing was chosen", search["held_out_accuracy_before"], search["held_out_accuracy"]),
+    ]

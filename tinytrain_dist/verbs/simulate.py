@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tinytrain_dist.backbones.weight_words import STAGES
 from tinytrain_dist.execution.settings import cluster
 from tinytrain_dist.foundation.errors import ConfigError, ExitCode
 from tinytrain_dist.foundation.logs import start_logging
@@ -23,7 +24,7 @@ from tinytrain_dist.simulation.rate_search import search_rate
 from tinytrain_dist.simulation.run_document import RATE_SEARCH
 from tinytrain_dist.simulation.settings import SimulationSettings
 from tinytrain_dist.verbs.compose import command_line, compose_job, config_document, output_location
-from tinytrain_dist.verbs.initialization import STAGES, check_stage, given_weights, initial_weights, weights_word
+from tinytrain_dist.verbs.initialization import check_stage, given_weights, initial_weights, weights_word
 from tinytrain_dist.verbs.job_config import JobConfig
 from tinytrain_dist.verbs.job_help import job_help
 from tinytrain_dist.verbs.settings_of import (
