@@ -20,6 +20,7 @@ from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.data.transforms import augment, to_float, to_unit
+from tinytrain_dist.foundation.errors import DataError
 from tinytrain_dist.foundation.seeding import seed_of
 
 WORTH_KEEPING = 0.5
@@ -34,7 +35,8 @@ class TargetTask:
     task_id
         Identity of the episode; seeds every draw.
     episode
-        Images ``[S, 3, R, R]`` and ``[Q, 3, R, R]`` as uint8 with labels 0..way-1.
+        Images ``[S, 3, R, R]`` and ``[Q, 3, R, R]`` as uint8 with labels 0..way-1. Raises ``DataError`` where there
+        are fewer than two classes, or a class has no support image: there is nothing to tell apart, or no prototype.
     network
         Folded weights of the checkpoint, on the settings' device.
     settings
@@ -46,6 +48,7 @@ class TargetTask:
     def __init__(
         self, task_id: str, *, episode: Episode, network: FoldedNetwork, settings: FineTuneSettings, scale: float
     ) -> None:
+        _check_support(task_id, episode)
         self.task_id, self.episode, self.network, self.settings = task_id, episode, network, settings
         default = scale if settings.distance == "cosine" else EUCLIDEAN_SCALE
         self.scale = settings.scale if settings.scale is not None else default
@@ -134,6 +137,17 @@ class TargetTask:
         end = len(self.network.layers)
         with torch.no_grad():
             return self.query_accuracy(pool(self.support_state(end)), pool(self.query_state(end)))
+
+
+def _check_support(task_id: str, episode: Episode) -> None:
+    """Raise ``DataError`` unless at least two classes, and every class 0..way-1, have support images."""
+    found = sorted({int(label) for label in episode.support_labels})
+    if episode.way < 2:
+        raise DataError(f"{task_id}: an episode of {episode.way} class; a task tells at least 2 classes apart")
+    if found != list(range(episode.way)):
+        missing = sorted(set(range(episode.way)) - set(found))
+        wrong = f"support labels {found}" + (f", no support image of class {missing[0]}" if missing else "")
+        raise DataError(f"{task_id}: {wrong}; each of the classes 0 to {episode.way - 1} needs one")
 
 
 def _channels_last(images: Tensor) -> Tensor:
