@@ -9,6 +9,7 @@ from tinytrain_dist.adaptation.prefix_cache import concatenate, split
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.network import LayerState, build_backbone
+from tinytrain_dist.foundation.errors import CheckpointError
 
 END = len(GRAPH.layers)
 IMAGES = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 2 - 1
@@ -54,6 +55,16 @@ def test_taps_see_what_the_backbone_shows_before_the_residual_addition() -> None
     for index, activation in seen.items():
         torch.testing.assert_close(tape.activations[index], activation, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(features, backbone(IMAGES), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("part", ["conv.weight", "norm.weight", "norm.bias", "norm.running_mean"])
+def test_weights_that_are_no_numbers_are_refused_by_layer(part: str) -> None:
+    """A fused ReLU6 makes a number of NaN: no feature would show it."""
+    backbone = tiny_backbone()
+    for index in (4, 9):
+        backbone.unit(index).state_dict()[part].view(-1)[0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"^tiny: NaN or infinite values in .* of layer 4, layer 9$"):
+        FoldedNetwork(backbone)
 
 
 def test_later_changes_of_the_backbone_do_not_reach_the_folded_network() -> None:

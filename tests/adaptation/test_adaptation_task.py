@@ -1,16 +1,21 @@
-"""What a task refuses: episodes that no prototype head can tell anything about."""
+"""What a task refuses: episodes and weights that no prototype head can tell anything about."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_task import tiny_backbone, tiny_episode
+import torch
+from tiny_task import ARCHITECTURE, SIZE, plan_of, tiny_backbone, tiny_episode, tiny_task
 
+from tinytrain_dist.adaptation import fisher
+from tinytrain_dist.adaptation.fine_tuning import fine_tune
+from tinytrain_dist.adaptation.fisher import fisher_information
 from tinytrain_dist.adaptation.settings import FineTuneSettings
-from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.adaptation.task import NotFiniteError, TargetTask
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.foundation.errors import DataError, ExitCode
+from tinytrain_dist.graphs.update_plan import LayerUpdate
 
 
 def with_support(labels: list[int], *, way: int) -> Episode:
@@ -34,3 +39,52 @@ def test_a_support_set_that_makes_no_prototypes_is_refused(episode: Episode, wor
     with pytest.raises(DataError, match=f"^tiny/0: .*{words}") as raised:
         TargetTask("tiny/0", episode=episode, network=network, settings=FineTuneSettings(), scale=10.0)
     assert raised.value.exit_code == ExitCode.BAD_INPUT
+
+
+LINEAR = replace(ARCHITECTURE, mix_channels=0).graph(SIZE)
+"""Its last layer is a projection: nothing bounds its features."""
+
+
+@pytest.mark.parametrize("scale", [1e37, 1e25], ids=["infinite", "length overflows"])
+def test_features_that_tell_nothing_have_no_accuracy(scale: float) -> None:
+    """The weights are finite, folded or not; NaN and zero logits would count as class 0."""
+    backbone = tiny_backbone(dtype=torch.float32, graph=LINEAR)
+    with torch.no_grad():
+        backbone.unit(8).norm.weight.fill_(scale)
+    task = tiny_task(backbone)
+    words = "^tiny/0: the frozen network makes features .* not finite, or too large"
+    for plan in (plan_of(), plan_of(LayerUpdate(layer=8))):
+        with pytest.raises(NotFiniteError, match=words) as raised:
+            fine_tune(task, plan)
+        assert raised.value.exit_code == ExitCode.BAD_INPUT
+
+
+def test_no_fisher_information_is_made_of_them() -> None:
+    backbone = tiny_backbone(dtype=torch.float32, graph=LINEAR)
+    with torch.no_grad():
+        backbone.unit(8).norm.weight.fill_(1e37)
+    with pytest.raises(NotFiniteError, match=r"^tiny/0: the frozen network makes features"):
+        fisher_information(tiny_task(backbone), (3, 8))
+
+
+def test_large_features_are_as_good_as_others() -> None:
+    accuracies = []
+    for scale in (2.0**30, 2.0**50):  # what the residual adds is nothing beside either
+        backbone = tiny_backbone(dtype=torch.float32, graph=LINEAR)
+        with torch.no_grad():
+            backbone.unit(8).norm.weight.mul_(scale)
+            backbone.unit(8).norm.bias.mul_(scale)
+        accuracies.append(tiny_task(backbone).accuracy_before)
+    assert accuracies[0] == accuracies[1] > 0
+
+
+def test_fisher_information_that_is_no_number_ranks_no_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, true_delta = tiny_task(), fisher.delta_of
+
+    def overflows(products: torch.Tensor) -> np.ndarray:
+        return true_delta(products) * (np.inf if products.shape[1] == 20 else 1.0)
+
+    monkeypatch.setattr(fisher, "delta_of", overflows)
+    with pytest.raises(NotFiniteError, match=r"^tiny/0: the Fisher information of layers \[9\] is not finite"):
+        fisher_information(task, (8, 9))
+    assert 0 < task.accuracy_before <= 1

@@ -20,11 +20,17 @@ from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.data.transforms import augment, to_float, to_unit
-from tinytrain_dist.foundation.errors import DataError
+from tinytrain_dist.foundation.errors import DataError, ExitCode, TinyTrainError
 from tinytrain_dist.foundation.seeding import seed_of
 
 WORTH_KEEPING = 0.5
 """A pseudo-query's state is kept where it is smaller than this share of its images."""
+
+
+class NotFiniteError(TinyTrainError):
+    """What the weights make of a task is no number: its rows are ``diverged``, as of a tuning that came to nothing."""
+
+    exit_code = ExitCode.BAD_INPUT
 
 
 class TargetTask:
@@ -133,10 +139,22 @@ class TargetTask:
 
     @cached_property
     def accuracy_before(self) -> float:
-        """Query accuracy of the frozen network."""
+        """Query accuracy of the frozen network; raises ``NotFiniteError`` where its features tell nothing."""
         end = len(self.network.layers)
         with torch.no_grad():
-            return self.query_accuracy(pool(self.support_state(end)), pool(self.query_state(end)))
+            support, query = pool(self.support_state(end)), pool(self.query_state(end))
+            if not (_are_usable(support) & _are_usable(query)):
+                raise NotFiniteError(
+                    f"{self.task_id}: the frozen network makes features of this task's images that are not finite, or "
+                    "too large to compare; the weights are at fault, no setting of the fine-tuning"
+                )
+            return self.query_accuracy(support, query)
+
+
+def _are_usable(features: Tensor) -> Tensor:
+    """Return whether every feature vector has a finite length, ``[N, F]`` -> ``[]``: NaN would count as class 0."""
+    lengths: Tensor = torch.linalg.vector_norm(features, dim=1)
+    return lengths.isfinite().all()
 
 
 def _check_support(task_id: str, episode: Episode) -> None:

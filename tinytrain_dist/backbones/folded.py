@@ -6,6 +6,7 @@ Running the folded form saves a pass over every activation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from tinytrain_dist.backbones.kernels import convolve, widened
 from tinytrain_dist.backbones.network import NORM_EPS, Backbone, LayerState
+from tinytrain_dist.foundation.errors import CheckpointError
 
 Folded = tuple[Tensor, Tensor]
 
@@ -21,6 +23,12 @@ def fold(weight: Tensor, *, scale: Tensor, shift: Tensor, mean: Tensor, variance
     """Return (weight, bias) of the convolution that equals convolution and normalisation in eval mode."""
     factor = scale / torch.sqrt(variance + NORM_EPS)
     return weight * factor[:, None, None, None], shift - mean * factor
+
+
+def not_finite(layers: Iterable[Folded]) -> list[int]:
+    """Return the numbers of the layers that hold NaN or infinity once folded; one look, however many layers."""
+    finite = [weight.isfinite().all() & bias.isfinite().all() for weight, bias in layers]
+    return [index for index, is_finite in enumerate(torch.stack(finite).tolist()) if not is_finite]
 
 
 def rounded(folded: Folded) -> Folded:
@@ -34,13 +42,18 @@ class FoldedNetwork:
     Parameters
     ----------
     backbone
-        Source of the weights, on the device to run on; it is not changed and not kept in step afterwards.
+        Source of the weights, on the device to run on; it is not changed and not kept in step afterwards. Raises
+        ``CheckpointError`` where folded weights are not finite: a fused ReLU6 turns NaN into a number, so that what
+        the layers make of them would not show it.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self.graph = backbone.graph
         self.layers: list[Folded] = [self._fold_layer(layer.index) for layer in backbone.graph.layers]
+        if wrong := not_finite(self.layers):
+            names = ", ".join(f"layer {index}" for index in wrong)
+            raise CheckpointError(f"{self.graph.name}: NaN or infinite values in the folded weights of {names}")
         self.opens_residual = {self.graph.block_layers(x.block)[0].index for x in self.graph.layers if x.residual_after}
 
     @torch.no_grad()
