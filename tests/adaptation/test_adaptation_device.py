@@ -140,7 +140,7 @@ def task_elsewhere(
 ) -> TargetTask:
     """Its images are augmented on the CPU, as for a GPU."""
     monkeypatch.setattr(task, "check_machine", lambda settings: None)
-    monkeypatch.setattr(folded, "not_finite", lambda layers: [])  # looks at the weights, once for all tasks
+    monkeypatch.setattr(folded, "overflowing", lambda graph, layers: [])  # looks at the weights, once for all tasks
     settings = replace(FAST, numerics=request.param)
     object.__setattr__(settings, "device", ELSEWHERE.type)  # no setting takes it
     network = FoldedNetwork(tiny_backbone(dtype=torch.float32).to(ELSEWHERE))

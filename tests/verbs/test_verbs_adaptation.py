@@ -84,7 +84,7 @@ def large_weights(path: Path, *, scale: float) -> Path:
 
 @pytest.mark.slow
 def test_features_that_are_no_numbers_are_rows_that_say_so_and_a_page(tmp_path: Path) -> None:
-    path = large_weights(tmp_path / "large.safetensors", scale=1e37)
+    path = large_weights(tmp_path / "large.safetensors", scale=1e30)
     weights = (f"backbone.weights={path}", "backbone.name=mobilenet_v2_no_mix", "dispatch.max_failed_share=1")
     methods = ("raw_pixels", "none", "last_layer", "tinytrain")
     words = (*TINY, SERIAL, *ONE, *weights, f"methods=[{','.join(methods)}]", "run.id=one")

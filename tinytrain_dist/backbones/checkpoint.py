@@ -20,7 +20,7 @@ from tinytrain_dist.backbones.flat_state import (
     state_to_flat,
     tensor_shapes,
 )
-from tinytrain_dist.backbones.folded import Folded, fold, not_finite
+from tinytrain_dist.backbones.folded import Folded, fold, overflowing
 from tinytrain_dist.backbones.network import Backbone, build_backbone
 from tinytrain_dist.foundation.errors import CheckpointError, TinyTrainError
 from tinytrain_dist.foundation.hashing import bytes_hash
@@ -161,7 +161,7 @@ def _check_values(tensors: dict[str, FlatState], graph: LayerGraph, path: Path) 
     _refuse(path, "NaN or infinite values in", [name for name, x in tensors.items() if not np.isfinite(x).all()])
     negative = [name for name, x in tensors.items() if name.endswith("running_var") and (x < 0).any()]
     _refuse(path, "negative variances in", negative)
-    wrong = not_finite(_folded(tensors, layer.index) for layer in graph.layers)
+    wrong = overflowing(graph, [_folded(tensors, layer.index) for layer in graph.layers])
     what = "weights that overflow once normalisation is folded into the convolution, in"
     _refuse(path, what, [f"units.{index}" for index in wrong])
 
