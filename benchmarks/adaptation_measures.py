@@ -95,9 +95,6 @@ def measure_grid(bench: Workbench) -> None:
         print(f"  of every arm, plain too, the smallest of {bench.repeats} turns")
         print(f"  plain {plain.seconds:.1f} (each distinct plan run once a turn, counted once per device), "
               f"with memo {plain.once_seconds:.1f}")  # fmt: skip
-        print(
-            f"  accuracy, {mean_accuracies({'plain': plain.accuracies, **{a: g.accuracies for a, g in ours.items()}})}"
-        )
         for mode, times in ours.items():
             over = {
                 "over plain": plain.seconds / times.seconds,
@@ -106,6 +103,7 @@ def measure_grid(bench: Workbench) -> None:
             fast = ARMS[mode][0] == "fast"
             words = [f"{value:.1f}x {key} ({verdict(value, GRID_TARGETS[key][fast])})" for key, value in over.items()]
             print(f"  ours {mode:9s} {times.seconds:6.1f}   {'   '.join(words)}")
+            print(f"    {mean_accuracies(times.accuracies, plain.accuracies)}")
             by_method = {n: sum(s for (m, _), s in times.tunings.items() if m == n) for n in methods}
             print("    tunings: " + ", ".join(f"{n} {s:.2f}" for n, s in by_method.items()))
             tuning = [s for (m, _), s in times.tunings.items() if m == "tinytrain" and s > 0.01]
@@ -129,14 +127,13 @@ def _turn(
     return ours, plain_grid(bench.backbone, bench.task(episode), decided, num_devices=num_devices)
 
 
-def mean_accuracies(arms: Mapping[str, Mapping[tuple[str, str], float]]) -> str:
-    """Return the mean accuracy of each arm over the plans that every arm tuned (arms may decide on different plans)."""
-    common = set.intersection(*(set(found) for found in arms.values()))
-    every = set.union(*(set(found) for found in arms.values()))
+def mean_accuracies(ours: Mapping[tuple[str, str], float], plain: Mapping[tuple[str, str], float]) -> str:
+    """Return the mean accuracy of an arm beside plain's, over the plans both tuned: in bf16 others may be chosen."""
+    common = sorted(set(ours) & set(plain))
     if not common:
-        return "no plan was tuned in every arm"
-    means = (f"{arm} {100 * np.mean([found[key] for key in sorted(common)]):.2f} %" for arm, found in arms.items())
-    return f"mean of the {len(common)} plans (of {len(every)}) that every arm tuned: {', '.join(means)}"
+        return "accuracy: plain tuned none of its plans"
+    mine, theirs = (100 * float(np.mean([found[key] for key in common])) for found in (ours, plain))
+    return f"accuracy {mine:.2f} %, plain's {theirs:.2f} % (mean of {len(common)} plans, {len(ours)} tuned)"
 
 
 def _our_grid(bench: Workbench, episode: tuple[str, Episode], arm: str) -> GridTimes:

@@ -109,13 +109,11 @@ def test_the_benchmark_takes_another_accuracy_for_a_difference(gap: float, same:
     assert float64_verdict(gap, same_accuracy=same) == verdict
 
 
-def test_the_benchmark_compares_arms_on_the_plans_all_of_them_tuned() -> None:
+def test_the_benchmark_compares_accuracies_on_the_plans_both_arms_tuned() -> None:
     a, b, c = ("tinytrain", "a"), ("tinytrain", "b"), ("tiny_tl", "c")
-    words = mean_accuracies(
-        {"plain": {a: 0.5, b: 0.9}, "reference": {a: 0.25, b: 0.75, c: 0.1}, "fast": {b: 1.0, a: 0}}
-    )
-    assert words == "mean of the 2 plans (of 3) that every arm tuned: plain 70.00 %, reference 50.00 %, fast 50.00 %"
-    assert mean_accuracies({"plain": {a: 0.5}, "fast": {b: 0.5}}) == "no plan was tuned in every arm"
+    words = mean_accuracies({a: 0.25, b: 0.75, c: 0.1}, {b: 0.9, a: 0.5})
+    assert words == "accuracy 50.00 %, plain's 70.00 % (mean of 2 plans, 3 tuned)"
+    assert mean_accuracies({c: 0.1}, {a: 0.5}) == "accuracy: plain tuned none of its plans"
 
 
 def test_the_plain_arm_leaves_the_backbone_as_it_was() -> None:
