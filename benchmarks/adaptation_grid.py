@@ -42,7 +42,7 @@ class GridTimes:
     tunings
         Seconds by (method, plan hash); the plain way makes each of them once per device in ``counts``.
     accuracies
-        Accuracy after, by (method, plan hash).
+        Accuracy after, by (method, plan hash); none of a tuning that diverged.
     plans
         The plans behind the hashes.
     """
@@ -54,6 +54,15 @@ class GridTimes:
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     accuracies: dict[tuple[str, str], float] = field(default_factory=dict)
     plans: dict[tuple[str, str], UpdatePlan] = field(default_factory=dict)
+
+
+@dataclass
+class PlainTimes:
+    """CPU seconds of one task's plain grid, with identical plans tuned once, and accuracies as in ``GridTimes``."""
+
+    seconds: float
+    once_seconds: float
+    accuracies: dict[tuple[str, str], float] = field(default_factory=dict)
 
 
 def known_methods() -> tuple[str, ...]:
@@ -113,15 +122,16 @@ def our_grid(task: TargetTask, profiles: Sequence[DeviceProfile], methods: Seque
                 begin = time.process_time()
                 outcome = METHODS[name].adapt(task, shared.plan)
                 times.tunings[key] = time.process_time() - begin
-                times.accuracies[key] = outcome.accuracy_after or 0.0
+                if outcome.accuracy_after is not None:
+                    times.accuracies[key] = outcome.accuracy_after
     times.seconds = time.process_time() - start
     return times
 
 
 def plain_grid(
     backbone: Backbone, task: TargetTask, decided: dict[tuple[str, str], tuple[UpdatePlan, int]], *, num_devices: int
-) -> tuple[float, float]:
-    """Return CPU seconds of the plain grid and of the plain grid with identical plans tuned once.
+) -> PlainTimes:
+    """Run the plain grid.
 
     Every distinct plan is run once; the plain way runs it for each device that chose it, and Fisher for each device:
     those are multiplied, not run again.
@@ -130,12 +140,14 @@ def plain_grid(
     begin = time.process_time()
     plain_fisher(backbone, task, inspected)
     fisher = time.process_time() - begin
-    plain, once = fisher * num_devices, fisher
-    for plan, count in decided.values():
+    times = PlainTimes(fisher * num_devices, fisher)
+    for key, (plan, count) in decided.items():
         if plan.is_empty:
             continue
         begin = time.process_time()
-        plain_fine_tune(backbone, task, plan)
+        outcome = plain_fine_tune(backbone, task, plan)
         seconds = time.process_time() - begin
-        plain, once = plain + count * seconds, once + seconds
-    return plain, once
+        times.seconds, times.once_seconds = times.seconds + count * seconds, times.once_seconds + seconds
+        if outcome.accuracy_after is not None:
+            times.accuracies[key] = outcome.accuracy_after
+    return times

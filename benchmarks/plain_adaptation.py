@@ -119,14 +119,14 @@ def _mask(weight: Tensor, update: LayerUpdate, backbone: Backbone) -> Tensor:
 
 
 def plain_fisher(backbone: Backbone, task: TargetTask, inspected: Sequence[int]) -> FisherInformation:
-    """Return Delta of the inspected layers by autograd over the whole network."""
+    """Return Delta of the inspected layers by autograd, back to the first of them: nothing below it is asked for."""
     backbone.eval().requires_grad_(False)
     kept: dict[int, Tensor] = {}
-    images = torch.cat([_nchw(to_unit(task.support_unit)), _nchw(task.view(0))]).requires_grad_(True)
+    images = torch.cat([_nchw(to_unit(task.support_unit)), _nchw(task.view(0))])
 
     def tap(index: int, activation: Tensor) -> Tensor:
         if index in wanted:
-            activation.retain_grad()
+            activation.requires_grad_().retain_grad()  # nothing below the first one asks for a gradient: it is a leaf
             kept[index] = activation
         return activation
 

@@ -1,5 +1,7 @@
 """The folded network is the backbone in eval mode, between any two layers."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny_task import GRAPH, SIZE, tiny_backbone
@@ -7,8 +9,9 @@ from torch import Tensor
 
 from tinytrain_dist.adaptation.prefix_cache import concatenate, split
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
-from tinytrain_dist.backbones.folded import FoldedNetwork, pool
+from tinytrain_dist.backbones.folded import FoldedNetwork, overflowing, pool
 from tinytrain_dist.backbones.network import LayerState, build_backbone
+from tinytrain_dist.foundation.errors import CheckpointError
 
 END = len(GRAPH.layers)
 IMAGES = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 2 - 1
@@ -54,6 +57,43 @@ def test_taps_see_what_the_backbone_shows_before_the_residual_addition() -> None
     for index, activation in seen.items():
         torch.testing.assert_close(tape.activations[index], activation, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(features, backbone(IMAGES), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("part", ["conv.weight", "norm.weight", "norm.bias", "norm.running_mean"])
+def test_weights_that_are_no_numbers_are_refused_by_layer(part: str) -> None:
+    """A fused ReLU6 makes a number of NaN: no feature would show it."""
+    backbone = tiny_backbone()
+    for index in (4, 9):
+        backbone.unit(index).state_dict()[part].view(-1)[0] = float("nan")
+    with pytest.raises(
+        CheckpointError, match=r"^tiny: folded weights that are not finite, or overflow, in layer 4, layer 9$"
+    ):
+        FoldedNetwork(backbone)
+
+
+@pytest.mark.parametrize("index", [0, 3, 5, 8, 9])
+def test_finite_weights_whose_sums_are_not_are_refused(index: int) -> None:
+    """Two values of opposite sign that overflow alike make NaN, and ReLU6 a number of it."""
+    backbone = tiny_backbone(dtype=torch.float32)
+    with torch.no_grad():
+        backbone.unit(index).norm.running_var.fill_(1.0)
+        backbone.unit(index).conv.weight[0].fill_(3e38)
+    with pytest.raises(CheckpointError, match=rf"^tiny: .* in layer {index}$"):
+        FoldedNetwork(backbone)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e25])
+def test_no_value_leaves_the_bound_that_weights_are_judged_by(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest value at any layer is below the type's limit from which that layer is refused, and not far below."""
+    backbone = tiny_backbone()
+    for index in (2, 5, 8):
+        backbone.unit(index).norm.weight.data.mul_(scale)
+    network = FoldedNetwork(backbone)
+    for stop in (3, 6, 9):
+        largest = float(network.run(LayerState(IMAGES), stop=stop).x.abs().max())
+        monkeypatch.setattr(torch, "finfo", lambda dtype, limit=largest: SimpleNamespace(max=0.999 * limit))
+        assert stop - 1 in overflowing(GRAPH, network.layers)
+        monkeypatch.undo()
 
 
 def test_later_changes_of_the_backbone_do_not_reach_the_folded_network() -> None:

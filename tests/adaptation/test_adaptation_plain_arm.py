@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_episode, tiny_task
 
+from benchmarks.adaptation_measures import float64_verdict, mean_accuracies
 from benchmarks.plain_adaptation import plain_fine_tune, plain_fisher
 from tinytrain_dist.adaptation.fine_tuning import fine_tune
 from tinytrain_dist.adaptation.fisher import fisher_information
@@ -86,6 +87,33 @@ def test_fisher_information_in_float64(inspected: tuple[int, ...]) -> None:
     plain, ours = plain_fisher(backbone, task, inspected), fisher_information(task, inspected)
     for index in inspected:
         np.testing.assert_allclose(ours.channels[index], plain.channels[index], rtol=1e-10, atol=1e-16)
+
+
+@pytest.mark.parametrize("first", [2, 5, 8])  # 2 and 8 are added to their block's input
+def test_plain_fisher_information_asks_for_no_gradient_below_the_first_inspected_layer(first: int) -> None:
+    backbone = tiny_backbone()
+    task, asked = tiny_task(backbone), {}
+    for layer in EVERY:
+        backbone.unit(layer).register_forward_hook(
+            lambda unit, inputs, output, layer=layer: asked.update({layer: output.requires_grad})
+        )
+    found = plain_fisher(backbone, task, (first, 9))
+    assert [layer for layer in EVERY if asked[layer]] == [layer for layer in EVERY if layer > first]
+    np.testing.assert_allclose(found.channels[first], fisher_information(task, (first, 9)).channels[first], rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("gap", "same", "verdict"), [(0.0, True, "reached"), (0.0, False, "MISSED"), (1e-9, True, "MISSED")]
+)
+def test_the_benchmark_takes_another_accuracy_for_a_difference(gap: float, same: bool, verdict: str) -> None:
+    assert float64_verdict(gap, same_accuracy=same) == verdict
+
+
+def test_the_benchmark_compares_accuracies_on_the_plans_both_arms_tuned() -> None:
+    a, b, c = ("tinytrain", "a"), ("tinytrain", "b"), ("tiny_tl", "c")
+    words = mean_accuracies({a: 0.25, b: 0.75, c: 0.1}, {b: 0.9, a: 0.5})
+    assert words == "accuracy 50.00 %, plain's 70.00 % (mean of 2 plans, 3 tuned)"
+    assert mean_accuracies({c: 0.1}, {a: 0.5}) == "accuracy: plain tuned none of its plans"
 
 
 def test_the_plain_arm_leaves_the_backbone_as_it_was() -> None:

@@ -105,6 +105,21 @@ def test_saving_leaves_no_temporary_file_and_refuses_nan(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["norm.weight", "conv.weight"])
+def test_weights_that_overflow_when_folded_are_named(saved: Path, tmp_path: Path, name: str) -> None:
+    """Every tensor is finite, and what the network computes with is not."""
+    tensors, card = parts(saved)
+    tensors["units.41.norm.running_var"] = np.zeros_like(tensors["units.41.norm.running_var"])
+    refused(written(tmp_path / "stale.safetensors", tensors, card), "damaged")
+    tensors[f"units.41.{name}"] = np.full_like(tensors[f"units.41.{name}"], 3e38)
+    refused(written(tmp_path / "x.safetensors", tensors, card), "overflow", "folded", "units.41")
+    backbone = build_backbone("mcunet")
+    backbone.unit(41).norm.running_var.zero_()
+    backbone.get_parameter(f"units.41.{name}").data.fill_(3e38)
+    with pytest.raises(CheckpointError, match=r"big\.safetensors: .*overflow.* in: units\.41$"):
+        save_checkpoint(tmp_path / "big.safetensors", backbone, CARD)
+
+
 class Payload:
     """Unpickling this creates a file."""
 

@@ -283,6 +283,21 @@ def test_potentials_are_of_one_network_each(make_run: MakeRun) -> None:
     assert found["mcunet, random, decaf"]["shares"]["40"][0] == pytest.approx(100.0)
 
 
+@pytest.mark.parametrize("potential", [float("nan"), float("inf"), float("-inf")])
+def test_potentials_that_are_no_numbers_are_left_out(make_run: MakeRun, potential: float) -> None:
+    rows = page_rows(num_tasks=4)
+    path = make_run(rows)
+    tasks = sorted({row["task_id"] for row in rows})
+    points = [
+        {"task_id": task, "checkpoint": "c0ffee", "layer": layer, "potential": value, "delta": [value]}
+        for task in tasks for layer, value in ((40, 1.0), (41, potential if task == tasks[0] else 3.0))
+    ]  # fmt: skip
+    (path / "fisher").mkdir()
+    pq.write_table(pa.Table.from_pylist(points), path / "fisher" / "0.parquet")
+    (found,) = [entry for entry in figures(path)["potentials"] if entry["d"] == page_data.ALL]
+    assert found["n"] == 3 and found["shares"]["41"][0] == pytest.approx(75.0)
+
+
 def test_the_figure_of_the_front_has_the_ends_of_both_axes(make_run: MakeRun) -> None:
     rows = comparison_table(open_run(make_run()))
     drawn = FIGURES["pareto"](rows, [])

@@ -141,6 +141,14 @@ def test_a_perfect_order_has_correlation_one(make_run: MakeRun) -> None:
         assert share == pytest.approx(100 * potential / sum(potentials.values()))
 
 
+def test_fisher_information_that_is_no_number_ranks_nothing(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DELTA, 12, [float("nan"), *DELTA[12][1:]])
+    gains = {"layer_alone_10": 0.01, "layer_alone_11": 0.02, "layer_alone_12": 0.03}
+    report = fisher_rank({"net": open_run(fisher_run(make_run, gains))})
+    assert [row["tasks"] for row in table(report, "score of a layer").values()] == [0] * 4
+    assert "nan" not in report.to_markdown(title="x")
+
+
 def test_equal_gains_have_no_order(make_run: MakeRun) -> None:
     gains = dict.fromkeys(("layer_alone_10", "layer_alone_11", "layer_alone_12"), 0.01)
     report = fisher_rank({"net": open_run(fisher_run(make_run, gains))})

@@ -177,6 +177,17 @@ def test_without_fisher_information_open_cells_are_untold(folder: Path, tmp_path
     assert any("cannot tell the plan" in note for note in found.notes)
 
 
+def test_fisher_information_that_is_no_number_tells_no_plan(folder: Path, tmp_path: Path) -> None:
+    run = without(folder, "nrf52840", tmp_path / "run")
+    table = pa.concat_tables([pq.read_table(file) for file in (folder / "fisher").rglob("*.parquet")])
+    spoilt = [r | {"delta": [float("inf"), *r["delta"][1:]]} if r["layer"] == 51 else r for r in table.to_pylist()]
+    (tmp_path / "run" / "fisher").unlink()
+    (tmp_path / "run" / "fisher").mkdir()
+    pq.write_table(pa.Table.from_pylist(spoilt, schema=table.schema), tmp_path / "run" / "fisher" / "0.parquet")
+    found = ask(run, load_profile("nrf52840"))
+    assert found.untold == sum(found.needs_tuning.values()) == 4
+
+
 def test_an_unfinished_run_shows_the_shards_that_count(folder: Path, tmp_path: Path) -> None:
     unfinished = tmp_path / "run"
     unfinished.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,33 @@ def test_weights_that_are_no_numbers_are_refused(
     err = capsys.readouterr().err
     assert "weights.safetensors" in err and "finite" in err and "Traceback" not in err
     assert not (tmp_path / "runs").exists()
+
+
+def large_weights(path: Path, *, scale: float) -> Path:
+    """Write a checkpoint whose last projection scales its features; the file's own tensors are all finite."""
+    backbone = build_backbone("mobilenet_v2_no_mix", resolution=32)
+    with torch.no_grad():
+        backbone.unit(50).norm.weight.fill_(scale)
+    save_checkpoint(path, backbone, CheckpointCard(initialization="random", resolution=32))
+    return path
+
+
+@pytest.mark.slow
+def test_features_that_are_no_numbers_are_rows_that_say_so_and_a_page(tmp_path: Path) -> None:
+    path = large_weights(tmp_path / "large.safetensors", scale=1e30)
+    weights = (f"backbone.weights={path}", "backbone.name=mobilenet_v2_no_mix", "dispatch.max_failed_share=1")
+    methods = ("raw_pixels", "none", "last_layer", "tinytrain")
+    words = (*TINY, SERIAL, *ONE, *weights, f"methods=[{','.join(methods)}]", "run.id=one")
+    assert main(["simulate", *words, f"run.root={tmp_path}"]) == ExitCode.PARTIAL
+    rows = {row["method"]: row for row in pq.read_table(tmp_path / "one" / "results").to_pylist()}
+    assert rows.pop("raw_pixels")["status"] == "ok" and set(rows) == {"none", "last_layer", "tinytrain"}
+    for row in rows.values():
+        assert (row["status"], row["accuracy_before"], row["accuracy_after"]) == ("diverged", None, None)
+        assert "the frozen network makes features" in row["message"] and "learning_rate" not in row["message"]
+        assert (row["plan_status"], row["plan_layers"]) == ("not_applicable", None)
+    assert (tmp_path / "one" / "report.html").is_file() and (tmp_path / "one" / "_SUCCESS").is_file()
+    assert main(["report", str(tmp_path / "one")]) in (ExitCode.DONE, ExitCode.PARTIAL)
+    more, roots = f"methods=[{','.join(methods)},sparse_update]", (tmp_path, tmp_path / "fresh")
+    assert [main(["simulate", *words, more, f"run.root={root}"]) for root in roots] == [ExitCode.PARTIAL] * 2
+    totals = [json.loads((root / "one" / "_SUCCESS").read_text()) for root in roots]
+    assert totals[0]["result_hash"] == totals[1]["result_hash"], "what is added to a run is what a fresh one finds"

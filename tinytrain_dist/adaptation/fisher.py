@@ -20,7 +20,7 @@ from tinytrain_dist.adaptation.micro_batches import TAPE_BYTES, pass_in_parts
 from tinytrain_dist.adaptation.prefix_cache import concatenate
 from tinytrain_dist.adaptation.settings import FisherPoint
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
-from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.adaptation.task import NotFiniteError, TargetTask
 from tinytrain_dist.backbones.compiled import masked_, product_sums_, relu6_mask
 from tinytrain_dist.backbones.kernels import widened
 from tinytrain_dist.backbones.network import LayerState
@@ -54,7 +54,8 @@ def fisher_information(
     The loss is the fine-tuning loss over the whole episode: support as prototypes, its augmented copy as
     pseudo-query; both count among the N images. ``point``: which side of the activation a and g are taken on.
     The pass is float32 whatever the layers below it ran in. Tasks whose activations exceed ``TAPE_BYTES`` are passed
-    in micro-batches, with the same result.
+    in micro-batches, with the same result. Raises ``NotFiniteError`` for a Delta that is no number: no layer could be
+    ranked by it.
     """
     graph = task.network.graph
     first = min(inspected)
@@ -86,7 +87,11 @@ def fisher_information(
         head=head,
         backward=lambda tape, gradient: sparse.backward(tape, gradient, tap=tap),
     )
-    return FisherInformation({index: delta_of(torch.cat([*parts[1:], parts[0]])) for index, parts in products.items()})
+    delta = {index: delta_of(torch.cat([*parts[1:], parts[0]])) for index, parts in products.items()}
+    if wrong := [index for index, found in delta.items() if not np.isfinite(found).all()]:
+        _ = task.accuracy_before  # features that are not finite are the cause, and say so
+        raise NotFiniteError(f"{task.task_id}: the Fisher information of layers {wrong} is not finite: no plan follows")
+    return FisherInformation(delta)
 
 
 def _bytes_per_image(graph: LayerGraph, inspected: Sequence[int], *, element: int) -> int:

@@ -20,10 +20,17 @@ from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.data.transforms import augment, to_float, to_unit
+from tinytrain_dist.foundation.errors import DataError, ExitCode, TinyTrainError
 from tinytrain_dist.foundation.seeding import seed_of
 
 WORTH_KEEPING = 0.5
 """A pseudo-query's state is kept where it is smaller than this share of its images."""
+
+
+class NotFiniteError(TinyTrainError):
+    """What the weights make of a task is no number: its rows are ``diverged``, as of a tuning that came to nothing."""
+
+    exit_code = ExitCode.BAD_INPUT
 
 
 class TargetTask:
@@ -34,7 +41,8 @@ class TargetTask:
     task_id
         Identity of the episode; seeds every draw.
     episode
-        Images ``[S, 3, R, R]`` and ``[Q, 3, R, R]`` as uint8 with labels 0..way-1.
+        Images ``[S, 3, R, R]`` and ``[Q, 3, R, R]`` as uint8 with labels 0..way-1. Raises ``DataError`` where there
+        are fewer than two classes, or a class has no support image: there is nothing to tell apart, or no prototype.
     network
         Folded weights of the checkpoint, on the settings' device.
     settings
@@ -46,6 +54,7 @@ class TargetTask:
     def __init__(
         self, task_id: str, *, episode: Episode, network: FoldedNetwork, settings: FineTuneSettings, scale: float
     ) -> None:
+        _check_support(task_id, episode)
         self.task_id, self.episode, self.network, self.settings = task_id, episode, network, settings
         default = scale if settings.distance == "cosine" else EUCLIDEAN_SCALE
         self.scale = settings.scale if settings.scale is not None else default
@@ -139,10 +148,33 @@ class TargetTask:
 
     @cached_property
     def accuracy_before(self) -> float:
-        """Query accuracy of the frozen network."""
+        """Query accuracy of the frozen network; raises ``NotFiniteError`` where its features tell nothing."""
         end = len(self.network.layers)
         with torch.no_grad():
-            return self.query_accuracy(pool(self.support_state(end)), pool(self.query_state(end)))
+            support, query = pool(self.support_state(end)), pool(self.query_state(end))
+            if not (_are_usable(support) & _are_usable(query)):
+                raise NotFiniteError(
+                    f"{self.task_id}: the frozen network makes features of this task's images that are not finite, or "
+                    "too large to compare; the weights are at fault, no setting of the fine-tuning"
+                )
+            return self.query_accuracy(support, query)
+
+
+def _are_usable(features: Tensor) -> Tensor:
+    """Return whether every feature vector has a finite length, ``[N, F]`` -> ``[]``: NaN would count as class 0."""
+    lengths: Tensor = torch.linalg.vector_norm(features, dim=1)
+    return lengths.isfinite().all()
+
+
+def _check_support(task_id: str, episode: Episode) -> None:
+    """Raise ``DataError`` unless at least two classes, and every class 0..way-1, have support images."""
+    found = sorted({int(label) for label in episode.support_labels})
+    if episode.way < 2:
+        raise DataError(f"{task_id}: an episode of {episode.way} class; a task tells at least 2 classes apart")
+    if found != list(range(episode.way)):
+        missing = sorted(set(range(episode.way)) - set(found))
+        wrong = f"support labels {found}" + (f", no support image of class {missing[0]}" if missing else "")
+        raise DataError(f"{task_id}: {wrong}; each of the classes 0 to {episode.way - 1} needs one")
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+import torch
 
 from tinytrain_dist.backbones.card import CARD_KEY, CheckpointCard, card_of, read_header
-from tinytrain_dist.backbones.flat_state import FlatState, flat_to_state, split_flat, state_to_flat, tensor_shapes
+from tinytrain_dist.backbones.flat_state import (
+    NORM_PARTS,
+    FlatState,
+    flat_to_state,
+    split_flat,
+    state_to_flat,
+    tensor_shapes,
+)
+from tinytrain_dist.backbones.folded import Folded, fold, overflowing
 from tinytrain_dist.backbones.network import Backbone, build_backbone
 from tinytrain_dist.foundation.errors import CheckpointError, TinyTrainError
 from tinytrain_dist.foundation.hashing import bytes_hash
@@ -73,7 +82,7 @@ def save_checkpoint(path: Path, backbone: Backbone, card: CheckpointCard, *, hea
     tensors = dict(split_flat(graph, flat))
     if head_scale is not None:
         tensors[HEAD_SCALE] = np.array(head_scale, dtype=np.float32)
-    _check_values(tensors, path)
+    _check_values(tensors, graph, path)
     text = card.model_copy(update=known).model_dump_json()
     atomic_write(path, safetensors.numpy.save(tensors, metadata={CARD_KEY: text}))
     return found
@@ -96,15 +105,16 @@ def load_checkpoint(path: Path, *, backbone: str | None = None) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        Another format (a pickle is never opened), truncated, oversized, damaged or not finite; missing, extra or
-        wrongly shaped tensors; another architecture. The message names the file and the tensors.
+        Another format (a pickle is never opened), truncated, oversized, damaged or not finite, as they are or with
+        normalisation folded in; missing, extra or wrongly shaped tensors; another architecture. The message names the
+        file and the tensors.
     """
     header = read_header(path)
     card = card_of(header, path)
     graph = _expected_graph(card, backbone, path)
     _check_layout(header, graph, path)
     tensors = _read_tensors(path)
-    _check_values(tensors, path)
+    _check_values(tensors, graph, path)
     flat = np.concatenate([tensors[name].reshape(-1) for name in tensor_shapes(graph)])
     scale = float(tensors[HEAD_SCALE].item()) if HEAD_SCALE in tensors else None
     found = checkpoint_hash(graph, flat, head_scale=scale)
@@ -147,10 +157,20 @@ def _read_tensors(path: Path) -> dict[str, FlatState]:
         raise CheckpointError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
 
-def _check_values(tensors: dict[str, FlatState], path: Path) -> None:
+def _check_values(tensors: dict[str, FlatState], graph: LayerGraph, path: Path) -> None:
     _refuse(path, "NaN or infinite values in", [name for name, x in tensors.items() if not np.isfinite(x).all()])
     negative = [name for name, x in tensors.items() if name.endswith("running_var") and (x < 0).any()]
     _refuse(path, "negative variances in", negative)
+    wrong = overflowing(graph, [_folded(tensors, layer.index) for layer in graph.layers])
+    what = "weights that overflow once normalisation is folded into the convolution, in"
+    _refuse(path, what, [f"units.{index}" for index in wrong])
+
+
+def _folded(tensors: dict[str, FlatState], index: int) -> Folded:
+    conv, weight, bias, mean, variance = (
+        torch.tensor(tensors[f"units.{index}.{name}"]) for name in ("conv.weight", *(f"norm.{x}" for x in NORM_PARTS))
+    )
+    return fold(conv, scale=weight, shift=bias, mean=mean, variance=variance)
 
 
 def _refuse(path: Path, problem: str, names: list[str]) -> None:

@@ -15,7 +15,7 @@ from tinytrain_dist.graphs.layer_graph import LayerGraph
 
 FlatState = npt.NDArray[np.float32]
 
-_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def tensor_shapes(graph: LayerGraph) -> dict[str, tuple[int, ...]]:
@@ -27,7 +27,7 @@ def tensor_shapes(graph: LayerGraph) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for x in graph.layers:
         shapes[f"units.{x.index}.conv.weight"] = (x.out_channels, x.channels_per_group, x.kernel, x.kernel)
-        shapes.update({f"units.{x.index}.norm.{part}": (x.out_channels,) for part in _NORM_PARTS})
+        shapes.update({f"units.{x.index}.norm.{part}": (x.out_channels,) for part in NORM_PARTS})
     return shapes
 
 

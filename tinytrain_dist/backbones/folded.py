@@ -6,6 +6,7 @@ Running the folded form saves a pass over every activation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from tinytrain_dist.backbones.kernels import convolve, widened
 from tinytrain_dist.backbones.network import NORM_EPS, Backbone, LayerState
+from tinytrain_dist.foundation.errors import CheckpointError
+from tinytrain_dist.graphs.layer_graph import LayerGraph
 
 Folded = tuple[Tensor, Tensor]
 
@@ -21,6 +24,25 @@ def fold(weight: Tensor, *, scale: Tensor, shift: Tensor, mean: Tensor, variance
     """Return (weight, bias) of the convolution that equals convolution and normalisation in eval mode."""
     factor = scale / torch.sqrt(variance + NORM_EPS)
     return weight * factor[:, None, None, None], shift - mean * factor
+
+
+def overflowing(graph: LayerGraph, layers: Sequence[Folded]) -> list[int]:
+    """Return the layers whose output may be no number: their weights are not finite, or so large that a sum is not.
+
+    By a bound on every map, images in [-1, 1]: ReLU6 ends at 6, a projection adds up what it reads. A fused ReLU6 makes
+    a number of NaN, so the features alone would not show it. The weights are looked at once, however many layers.
+    """
+    largest = [(w.abs().sum(dim=(1, 2, 3), dtype=torch.float64).max(), b.abs().max().double()) for w, b in layers]
+    opens = {graph.block_layers(x.block)[0].index for x in graph.layers if x.residual_after}
+    limit, reach, block_input, wrong = torch.finfo(layers[0][0].dtype).max, 1.0, 0.0, []
+    for layer, (gain, shift) in zip(graph.layers, torch.stack([torch.stack(x) for x in largest]).tolist(), strict=True):
+        block_input = reach if layer.index in opens else block_input
+        reach = gain * reach + shift + (block_input if layer.residual_after else 0.0)
+        if not reach <= limit:  # NaN too
+            wrong.append(layer.index)
+            reach = 0.0  # not the fault of the layers above
+        reach = min(reach, 6.0) if layer.has_activation else reach
+    return wrong
 
 
 def rounded(folded: Folded) -> Folded:
@@ -34,13 +56,17 @@ class FoldedNetwork:
     Parameters
     ----------
     backbone
-        Source of the weights, on the device to run on; it is not changed and not kept in step afterwards.
+        Source of the weights, on the device to run on; it is not changed and not kept in step afterwards. Raises
+        ``CheckpointError`` where folded weights are not finite, or overflow.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self.graph = backbone.graph
         self.layers: list[Folded] = [self._fold_layer(layer.index) for layer in backbone.graph.layers]
+        if wrong := overflowing(self.graph, self.layers):
+            names = ", ".join(f"layer {index}" for index in wrong)
+            raise CheckpointError(f"{self.graph.name}: folded weights that are not finite, or overflow, in {names}")
         self.opens_residual = {self.graph.block_layers(x.block)[0].index for x in self.graph.layers if x.residual_after}
 
     @torch.no_grad()

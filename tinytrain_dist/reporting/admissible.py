@@ -36,6 +36,8 @@ def why_not(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> str:
 
 
 def _reason(row: ComparisonRow, most: int) -> str:
+    if row.is_inapplicable:
+        return cells.INAPPLICABLE
     if row.num_failed:
         return f"{row.num_failed} of {row.num_rows} rows failed"
     if not finished(row, most):

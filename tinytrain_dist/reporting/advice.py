@@ -17,7 +17,7 @@ from tinytrain_dist.reporting.advice_sizing import TaskSizes
 from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.labels import adaptation_key, adaptation_labels
 from tinytrain_dist.reporting.limits import Limits
-from tinytrain_dist.reporting.notices import extrapolation_notice, numerics_notice
+from tinytrain_dist.reporting.notices import extrapolation_notice, inapplicable_notices, numerics_notice
 from tinytrain_dist.reporting.runner_up import contests
 from tinytrain_dist.reporting.runs import RunResults, view_of_files
 from tinytrain_dist.reporting.targets import smallest_devices
@@ -233,6 +233,7 @@ class _Judge:
         notice = numerics_notice(shown)
         failed = sum(row.num_failed for row in self.rows)
         found = [text for text in (notice, extrapolation_notice(shown)) if text] + self._capped()
+        found += inapplicable_notices((row.method, row.inapplicable, row.num_inapplicable) for row in self.rows)
         if failed:
             total = sum(row.num_rows for row in self.rows)
             found.append(f"NOTE: {failed} of {total} rows failed; a choice with a failed row is not admissible.")

@@ -12,12 +12,14 @@ COST_COLUMNS = ("latency p50/p95/p99", "energy p50/p95/p99", "peak p50/p95/p99",
 BASIS_COLUMNS = ("accuracy in / priced in", "batch")
 LAST_COLUMNS = ("failed %",)
 DOMAIN_COLUMNS = ("p (Holm)", "mean of domains %", "its gain, pts")
+INAPPLICABLE = "not applicable"
 FIT_COLUMNS = ("RAM/flash/time/energy %", "decided by", "selection %")
 
 EXPLANATION = (
     "Accuracy: mean over tasks ± half of the 95 % interval; rows that failed are counted, never averaged in. "
     "'where fits' leaves out tasks whose plan is infeasible or does not fit (their accuracy stays as before). "
     "'fits %' is of the rows that finished; (n failed): whether those would fit is not known. "
+    f"{INAPPLICABLE}: the method has nothing to update on this network; such rows are in no mean. "
     "(+n?): another n % lie inside the memory counter's own error, neither counted as fitting nor as not. "
     "Gain: absolute percentage points over 'none', paired on the same tasks. "
     f"p95 is shown from {MIN_TASKS_P95} tasks on, p99 from {MIN_TASKS_P99} (n too small otherwise); "
@@ -70,7 +72,7 @@ def fit_cells(row: ComparisonRow) -> list[str]:
     shares = (row.fits_ram_share, row.fits_flash_share, row.fits_time_share, row.fits_energy_share)
     return [
         "/".join(formatting.percent(share, digits=0) for share in shares),
-        f"{row.limiting or 'RAM, all fit'}{margin(row)}",
+        formatting.UNKNOWN if row.is_inapplicable else f"{row.limiting or 'RAM, all fit'}{margin(row)}",
         formatting.percent(row.selection_share),
     ]
 
@@ -121,6 +123,8 @@ def versus_cells(row: ComparisonRow) -> list[str]:
 
 def fits_cell(row: ComparisonRow) -> str:
     """Return the per cent of the finished rows that fit, those whose fit is uncertain, and the rows that failed."""
+    if row.is_inapplicable:
+        return INAPPLICABLE
     certain = formatting.percent(row.fits_share, digits=0)
     words = [f"+{formatting.percent(row.uncertain_share, digits=0)}?"] if row.uncertain_share else []
     words += [f"{row.num_failed} failed"] if row.num_failed and row.backbone is not None else []

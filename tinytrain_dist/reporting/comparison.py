@@ -123,7 +123,7 @@ def _corrected(rows: list[ComparisonRow]) -> list[ComparisonRow]:
 def _row(
     found: dict[str, Any], domains: list[dict[str, Any]], places: tuple[str, ...], kind: IntervalKind, limits: Limits
 ) -> ComparisonRow:
-    num_ok = found["num_rows"] - found["num_failed"]
+    num_ok = found["num_rows"] - found["num_failed"] - found["num_inapplicable"]
     by_device = "device" in places
     gain = moments_of(found, "gain")
     p = t_test(gain.mean, gain.deviation, gain.num)
@@ -137,6 +137,8 @@ def _row(
         num_rows=found["num_rows"],
         num_failed=found["num_failed"],
         num_infeasible=found["num_infeasible"],
+        num_inapplicable=found["num_inapplicable"],
+        inapplicable=found["inapplicable"],
         failed_share=found["num_failed"] / found["num_rows"],
         fits_share=found["num_fitting"] / num_ok if num_ok else None,
         uncertain_share=found["num_undecided"] / num_ok if num_ok else None,

@@ -23,7 +23,8 @@ SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 TIMED = (("latency", "ms"), ("energy", "mj"))
 _WORDS = ("batch", "fit_counter", "standing", "accuracy_numerics", "price_numerics")
 _USED = (
-    "task_id", "ok", "planned", "accuracy_after", "gain_points", "plan_status", "fits", "batch", "fit_counter",
+    "task_id", "ok", "failed", "inapplicable", "planned", "accuracy_after", "gain_points", "plan_status", "fits",
+    "batch", "fit_counter",
     "standing", "accuracy_numerics", "price_numerics", "peak_bytes", "peak_low_bytes", "peak_high_bytes",
     "ram_margin_bytes", "flash_margin_bytes", "selection_ms", "latency_ms", "latency_low_ms", "latency_high_ms",
     "energy_mj", "energy_low_mj", "energy_high_mj", "extrapolated",
@@ -75,7 +76,8 @@ def tasks_sql(places: Sequence[str]) -> str:
         return f"""
         CREATE OR REPLACE TEMP VIEW planner_tasks AS
         SELECT {_comma(group_of(places))}, domain AS task_domain, task_id, 1 AS num_rows,
-            (NOT ok)::INTEGER AS num_failed, (ok AND NOT planned)::INTEGER AS num_infeasible,
+            failed::INTEGER AS num_failed, (inapplicable IS NOT NULL)::INTEGER AS num_inapplicable,
+            (ok AND NOT planned)::INTEGER AS num_infeasible,
             fitting::INTEGER AS num_fitting, undecided::INTEGER AS num_undecided,
             CASE WHEN ok THEN accuracy_after END AS accuracy,
             CASE WHEN fitting THEN accuracy_after END AS accuracy_where_fits, gain_points AS gain
@@ -85,7 +87,8 @@ def tasks_sql(places: Sequence[str]) -> str:
     CREATE OR REPLACE TEMP TABLE planner_task_means AS
     SELECT {_comma(group_of(places))}, domain AS task_domain, task_id,
         count(*) AS num_rows,
-        count(*) FILTER (WHERE NOT ok) AS num_failed,
+        count(*) FILTER (WHERE failed) AS num_failed,
+        count(*) FILTER (WHERE inapplicable IS NOT NULL) AS num_inapplicable,
         count(*) FILTER (WHERE ok AND NOT planned) AS num_infeasible,
         count(*) FILTER (WHERE fitting) AS num_fitting,
         count(*) FILTER (WHERE undecided) AS num_undecided,
@@ -111,13 +114,14 @@ def lines_sql(places: Sequence[str]) -> str:
     WITH lines AS (
         SELECT {_comma(group)},
             sum(num_rows)::BIGINT AS num_rows, sum(num_failed)::BIGINT AS num_failed,
+            sum(num_inapplicable)::BIGINT AS num_inapplicable,
             sum(num_infeasible)::BIGINT AS num_infeasible, sum(num_fitting)::BIGINT AS num_fitting,
             sum(num_undecided)::BIGINT AS num_undecided,
             {_all_moments(MEASURES)}
         FROM planner_tasks GROUP BY ALL
     ), prices AS (
         SELECT {_comma(group)},
-            count(*) FILTER (WHERE planned) AS num_planned,
+            count(*) FILTER (WHERE planned) AS num_planned, min(inapplicable) AS inapplicable,
             count(latency_ms) FILTER (WHERE planned) AS num_priced,
             count(energy_mj) FILTER (WHERE planned) AS num_energy_priced,
             {", ".join(_quantiles(phase, unit) for phase, unit in TIMED)},

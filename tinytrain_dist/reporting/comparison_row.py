@@ -27,6 +27,9 @@ class ComparisonRow:
     rows with a plan, one resource each (time and energy only under a limit); ``limiting`` is the resource that
     decides, and the margins are the smallest over the tasks (negative: missing).
 
+    ``num_inapplicable`` rows are of a method that has nothing to update on this network, for the reason
+    ``inapplicable`` (None: there are none): no result, no failure, in no mean and no share.
+
     Costs (only by device) cover the finished tasks that have a plan; a p95 needs 59 of them, a p99 299.
     ``latency_low_ms`` and the like are medians of the ends of the price model's own interval,
     ``latency_error_factor`` the median of upper end over estimate, ``latency_worst_ms`` the largest upper end of a
@@ -52,6 +55,8 @@ class ComparisonRow:
     num_rows: int
     num_failed: int
     num_infeasible: int
+    num_inapplicable: int
+    inapplicable: str | None
     failed_share: float
     fits_share: float | None
     uncertain_share: float | None
@@ -125,6 +130,11 @@ class ComparisonRow:
     def numerics_differ(self) -> bool:
         """Return whether the accuracy was computed in another arithmetic than the device is priced in."""
         return self.backbone is not None and self.accuracy_numerics != self.price_numerics
+
+    @property
+    def is_inapplicable(self) -> bool:
+        """Return whether the method has nothing to update on this network: the line holds no result."""
+        return self.inapplicable is not None and self.num_tasks == 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinytrain_dist.foundation.redaction import redact_text
+from tinytrain_dist.reporting.cells import INAPPLICABLE
 from tinytrain_dist.reporting.comparison import ADAPTATION
 from tinytrain_dist.reporting.formatting import one_line
 from tinytrain_dist.reporting.runs import RunResults
@@ -26,14 +27,15 @@ class Trouble:
 def troubles(run: RunResults) -> list[Trouble]:
     """Return every (domain, device, adaptation, kind) with trouble, most frequent first.
 
-    Kinds: the status of failed rows, ``infeasible``, ``does not fit``, ``fit uncertain``, and the signatures of
-    finished rows.
+    Kinds: the status of failed rows, ``not applicable``, ``infeasible``, ``does not fit``, ``fit uncertain``, and the
+    signatures of finished rows.
     """
     group = f"domain, device, {', '.join(ADAPTATION)}"
     found = run.select(f"""
     WITH kinds AS (
         SELECT *, unnest([
-            CASE WHEN NOT ok THEN status END,
+            CASE WHEN failed THEN status END,
+            CASE WHEN inapplicable IS NOT NULL THEN '{INAPPLICABLE}' END,
             CASE WHEN ok AND NOT planned THEN 'infeasible' END,
             CASE WHEN planned AND NOT fitting AND NOT undecided THEN 'does not fit' END,
             CASE WHEN undecided THEN 'fit uncertain' END,

@@ -47,7 +47,7 @@ def _adapts(row: ComparisonRow) -> bool:
 
 def _coverage(run: RunResults) -> str:
     found = run.select(
-        "SELECT count(*) AS num_rows, count(*) FILTER (WHERE NOT ok) AS failed, count(DISTINCT task_id) AS tasks,"
+        "SELECT count(*) AS num_rows, count(*) FILTER (WHERE failed) AS failed, count(DISTINCT task_id) AS tasks,"
         " count(DISTINCT domain) AS domains, count(DISTINCT device) AS devices, count(DISTINCT method) AS methods,"
         " string_agg(DISTINCT backbone || ' (' || initialization || ')', ', ') AS networks FROM rows"
     )[0]

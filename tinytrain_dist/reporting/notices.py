@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from tinytrain_dist.reporting.cells import INAPPLICABLE
 from tinytrain_dist.reporting.comparison import ComparisonRow, joined
 from tinytrain_dist.reporting.views import BASELINE
 
@@ -65,15 +67,28 @@ def extrapolation_notice(rows: Sequence[Priced]) -> str | None:
     )
 
 
+def inapplicable_notices(rows: Iterable[tuple[str, str | None, int]]) -> list[str]:
+    """Return, for (method, reason, rows of it), a notice per method with nothing to update, and why."""
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for method, reason, num in rows:
+        if reason is not None:
+            counts[method, reason] += num
+    return [
+        f"NOTE: {method} is {INAPPLICABLE}: {reason}; its {num} row{'s are' if num > 1 else ' is'} in no mean."
+        for (method, reason), num in sorted(counts.items())
+    ]
+
+
 def notices(rows: Sequence[ComparisonRow]) -> list[str]:
     """Return every notice that applies to these rows."""
-    found = [numerics_notice(rows), extrapolation_notice(rows)]
+    found: list[str | None] = [numerics_notice(rows), extrapolation_notice(rows)]
     if any("estimate" in row.standing for row in rows):
         found.append(
             "NOTE: 'estimate' means no measurement of training on the device stands behind its time and energy."
         )
     if not any(row.method == BASELINE for row in rows):
         found.append("NOTE: the run has no rows of 'none', so no gain can be stated.")
+    found += inapplicable_notices((row.method, row.inapplicable, row.num_inapplicable) for row in rows)
     failed = sum(row.num_failed for row in rows)
     if failed:
         found.append(

@@ -141,6 +141,7 @@ class PageData:
         printed = [*cells.accuracy_cells(row, label)[1:], *cells.cost_cells(row), *basis, *cells.last_cells(row)]
         return {
             "n": row.num_tasks, "rows": row.num_rows, "failed": row.num_failed, "infeasible": row.num_infeasible,
+            "inapplicable": row.is_inapplicable,
             "fits": short(row.fits_share), "unsure": short(row.uncertain_share),
             "acc": _percent(row.accuracy_mean, row.accuracy_low, row.accuracy_high),
             "gain": _shorts(row.gain_points, row.gain_low_points, row.gain_high_points),

@@ -72,7 +72,8 @@ def fits_matrix(rows: Sequence[ComparisonRow]) -> list[Document]:
     """Return one entry per device and adaptation: what fits, what decides, and by which margin."""
     labels = adaptation_labels(rows)
     names = (
-        "device", *ADAPTATION, "num_tasks", "num_failed", "num_infeasible", "fits_share", "uncertain_share",
+        "device", *ADAPTATION, "num_tasks", "num_failed", "num_infeasible", "num_inapplicable", "inapplicable",
+        "fits_share", "uncertain_share",
         "fits_ram_share",
         "fits_flash_share", "fits_time_share", "fits_energy_share", "limiting", "ram_margin_bytes",
         "flash_margin_bytes", "time_margin_ms", "energy_margin_mj", "accuracy_mean", "accuracy_low", "accuracy_high",

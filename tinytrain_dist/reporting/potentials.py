@@ -29,6 +29,7 @@ def potentials(run: RunResults) -> list[Potentials]:
     """Return the shares per domain and over all domains; empty where no method measured Fisher information.
 
     Each task's potentials are divided by their sum first: their size differs between tasks by orders of magnitude.
+    Tasks with a potential that is no number (runs of earlier versions may hold them) are left out.
     """
     if sampled_part(run, "fisher") is None:
         return []
@@ -42,7 +43,7 @@ def potentials(run: RunResults) -> list[Potentials]:
     ), shares AS (
         SELECT domain, backbone, initialization, checkpoint, unnest(layers) AS layer,
             unnest(potentials) / nullif(list_sum(potentials), 0) AS share
-        FROM tasks JOIN places USING (task_id, checkpoint)
+        FROM tasks JOIN places USING (task_id, checkpoint) WHERE isfinite(list_sum(potentials))
     )
     SELECT grouping(domain) AS pooled, domain, {network}, layer, {moments_sql("share", "share")} FROM shares
     GROUP BY GROUPING SETS ((domain, {network}, layer), ({network}, layer)) ORDER BY pooled, domain, {network}, layer

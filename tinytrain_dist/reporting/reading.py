@@ -64,9 +64,15 @@ def read_run(location: str | Path) -> Reading:
     if run.absent_columns:
         notes.append(f"NOTE: the run's rows are older than the column {', '.join(run.absent_columns)}: whether prices "
                      "lie outside what was measured is not known.")  # fmt: skip
-    found = run.select("SELECT count(*) FILTER (WHERE ok) AS ok, count(*) AS num, count(DISTINCT device) AS devices "
-                       "FROM rows")[0]  # fmt: skip
-    if found["ok"] == 0:
+    found = run.select("SELECT count(*) FILTER (WHERE ok) AS ok, count(*) FILTER (WHERE failed) AS failed, "
+                       "count(*) AS num, count(DISTINCT device) AS devices FROM rows")[0]  # fmt: skip
+    if found["ok"] == found["failed"] == 0:
+        notes.append("NOTE: no row holds a result: no method of the run is applicable to its network.")
+    elif found["ok"] == 0 and found["failed"] < found["num"]:
+        notes.append(f"NOTE: {found['failed']} of {found['num']} rows failed, and the methods of the others are not "
+                     "applicable to the network: there is no accuracy and no price to compare.")  # fmt: skip
+        code = ExitCode.TOO_MANY_FAILURES
+    elif found["ok"] == 0:
         notes.append(f"NOTE: all {found['num']} rows failed: there is no accuracy and no price to compare.")
         code = ExitCode.TOO_MANY_FAILURES
     if found["devices"] == 1:

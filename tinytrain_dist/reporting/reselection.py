@@ -21,7 +21,7 @@ from tinytrain_dist.foundation.errors import ConfigError, TinyTrainError
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.graphs.update_plan import LayerUpdate, Side, UpdatePlan
 from tinytrain_dist.reporting.runs import RunResults
-from tinytrain_dist.reporting.stored_parts import part_view
+from tinytrain_dist.reporting.stored_parts import finite, part_view
 
 FP32_BYTES = 4
 Deltas = Mapping[int, NDArray[np.float64]]
@@ -41,8 +41,8 @@ class Reselection:
         self._optimizer = str((run.record.get("identity") or {}).get("finetune", {}).get("optimizer", "adam"))
         self._memory: dict[tuple[Any, ...], int] = {}
 
-    def deltas(self, cells: list[tuple[str, str]]) -> dict[tuple[str, str], dict[int, NDArray[np.float64]]]:
-        """Return the Fisher information per layer of every (task, checkpoint) it was stored for."""
+    def deltas(self, cells: list[tuple[str, str]]) -> dict[tuple[str, str], Deltas]:
+        """Return the Fisher information per layer of every (task, checkpoint) it was stored for, where it is finite."""
         if not self._has_fisher or not cells:
             return {}
         rows = self._run.connection.execute(
@@ -52,7 +52,7 @@ class Reselection:
         found: dict[tuple[str, str], dict[int, NDArray[np.float64]]] = {}
         for task, checkpoint, layer, delta in rows:
             found.setdefault((task, checkpoint), {})[layer] = np.asarray(delta, np.float64)
-        return found
+        return finite(found)
 
     def decide(self, task: str, delta: Deltas, *, way: int, profile: DeviceProfile, device: str) -> Decision | None:
         """Return what TinyTrain would decide on ``profile``, or None where stored data cannot tell."""

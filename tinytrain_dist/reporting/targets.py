@@ -100,7 +100,7 @@ def _missing(rows: list[ComparisonRow], labels: dict[Any, str], target: float | 
         return f"the best that fits, {labels[adaptation_key(best)]}, misses {short:.1f} points"
     known = [row for row in rows if row.accuracy_mean is not None]
     if not known:
-        return "every row failed"
+        return "every row failed" if any(row.num_failed for row in rows) else "no method is applicable"
     near = max(known, key=lambda row: (_nearness(row, most), row.accuracy_mean or 0.0))
     return f"nothing fits every task; nearest: {labels[adaptation_key(near)]} ({_lack(near, most)})"
 

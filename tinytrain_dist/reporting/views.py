@@ -2,7 +2,10 @@
 
 ``stored``    the result rows as written
 ``rows``      one row per result; raw_pixels once per task (it knows neither device nor network);
-              ``ok``: finished; ``planned``: ok and not infeasible; ``fitting``: planned and fits the device;
+              ``inapplicable``: why the method has nothing to update on this network (null: it has, or needs
+              nothing); such a row is no result of the method, nor a failure: it is in no mean;
+              ``ok``: finished with a result; ``failed``; ``planned``: ok and not infeasible;
+              ``fitting``: planned and fits the device;
               ``undecided``: planned, and the counter's own error decides whether it fits
 ``baseline``  accuracy of ``none`` per task and checkpoint (it does not depend on the device)
 ``paired``    ``rows`` with ``gain_points``: accuracy minus that of ``none`` on the same task, in absolute points
@@ -29,7 +32,9 @@ WITH once AS (
     ) FROM (SELECT * EXCLUDE (copy) FROM once WHERE copy = 1)
 )
 SELECT *,
-    status = 'ok' AND accuracy_after IS NOT NULL AS ok,
+    CASE WHEN status = 'ok' AND plan_status = 'not_applicable' THEN plan_reason END AS inapplicable,
+    status = 'ok' AND accuracy_after IS NOT NULL AND inapplicable IS NULL AS ok,
+    NOT ok AND inapplicable IS NULL AS failed,
     ok AND plan_status <> 'infeasible' AS planned,
     planned AND coalesce(fits = 'yes', false) AS fitting,
     planned AND coalesce(fits = 'uncertain', false) AS undecided

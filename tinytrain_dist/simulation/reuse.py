@@ -50,7 +50,8 @@ def _add_outcomes(found: dict[int, StoredTask], data: bytes | None, wanted: set[
     if data is None:
         return
     for row in read_rows(data, columns=_COLUMNS).to_pylist():
-        if row["task_index"] in wanted and row["status"] in ("ok", "diverged"):
+        is_outcome = row["status"] in ("ok", "diverged") and row["accuracy_before"] is not None
+        if row["task_index"] in wanted and is_outcome:
             key = METHODS[row["method"]].tuner, row["plan_hash"]
             columns = {name: row[name] for name in OUTCOME_COLUMNS}
             found[row["task_index"]].outcomes[key] = StoredOutcome(columns, row["host_ms"])
@@ -64,4 +65,5 @@ def _add_fisher(found: dict[int, StoredTask], data: bytes | None, ids: dict[str,
         if row["task_id"] in ids:
             channels[ids[row["task_id"]]][row["layer"]] = np.array(row["delta"], dtype=np.float64)
     for index, layers in channels.items():
-        found[index].fisher = FisherInformation(layers)
+        if all(np.isfinite(delta).all() for delta in layers.values()):  # measured again, it says what is wrong
+            found[index].fisher = FisherInformation(layers)

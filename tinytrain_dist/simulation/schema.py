@@ -58,7 +58,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("query_size", _INT, "images", "query images of the task"),
     # plan
     Column("plan_status", _TEXT, "", "ok, infeasible or not_applicable"),
-    Column("plan_reason", _TEXT, "", "why nothing fits, with the missing bytes or MACs", "the plan is ok"),
+    Column("plan_reason", _TEXT, "", "why nothing fits, with the missing bytes or MACs; why the method has nothing to update on this network", "the plan is ok, or the method needs none"),
     Column("plan_hash", _TEXT, "", "content hash of the update plan", _NO_TRAIN),
     Column("plan_layers", _INTS, "", "indices of the layers whose weights are updated", _NO_NETWORK),
     Column("plan_channels", _INTS, "channels", "updated channels of each of these layers", _NO_NETWORK),

@@ -14,7 +14,7 @@ from tinytrain_dist.adaptation.fine_tuning import Adaptation, pass_start
 from tinytrain_dist.adaptation.fisher import FisherInformation, fisher_information
 from tinytrain_dist.adaptation.methods import METHODS, Method, PlanQuestion
 from tinytrain_dist.adaptation.selection import Decision
-from tinytrain_dist.adaptation.task import TargetTask
+from tinytrain_dist.adaptation.task import NotFiniteError, TargetTask
 from tinytrain_dist.adaptation.weight_norms import channel_norms, weight_norm
 from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.costs.pricing import device_budget, plan_memory_bytes
@@ -206,7 +206,8 @@ class Unit:
                 result.rows.append(self._row(result, maker, device, decisions[number]))
             except Exception as error:  # as above
                 check_machine(error)
-                result.rows.append(maker.failed(device, status="error", error=error))
+                status = "diverged" if isinstance(error, NotFiniteError) else "error"
+                result.rows.append(maker.failed(device, status=status, error=error))
 
     def _row(self, result: UnitResult, maker: RowMaker, device: str, decision: Decision) -> Row:
         method, plan = maker.method, decision.plan

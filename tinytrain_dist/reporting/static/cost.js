@@ -50,7 +50,7 @@ function frontChart(name) {
       error_x: { ...bars(ends(0), ends(1), ends(2)), color: "#b5b5b5", thickness: 1 },
       error_y: { ...bars(here.map((p) => p.accuracy), here.map((p) => p.cell.acc[1]), here.map((p) => p.cell.acc[2])), color: "#b5b5b5" },
       marker: { size: here.map((p) => (front.includes(p) ? 14 : 10)), color: colours, symbol: here.map((p) => look.symbol + (p.fits ? "" : "-open")), line: { width: 2, color: colours } },
-      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${p.cell.failed ? ` (${p.cell.failed} failed)` : ""}${p.cell.failed ? ` (${p.cell.failed} failed)` : ""}${p.cell.standing ? `, ${chartText(p.cell.standing)}` : ""}${p.cell.basis ? `<br>${chartText(p.cell.basis, 80)}` : ""}${front.includes(p) ? "<br>on the front" : ""}${p === knee ? ", its knee" : ""}`),
+      text: here.map((p) => `${chartText(deviceName(p.cell.v))}, fits ${number(100 * (p.cell.fits || 0), 0)} % of ${plural(p.cell.n, "task")}${p.cell.failed ? ` (${p.cell.failed} failed)` : ""}${p.cell.standing ? `, ${chartText(p.cell.standing)}` : ""}${p.cell.basis ? `<br>${chartText(p.cell.basis, 80)}` : ""}${front.includes(p) ? "<br>on the front" : ""}${p === knee ? ", its knee" : ""}`),
       hovertemplate: `%{fullData.name}: %{y:.1f} %, %{x:.4g} ${unit}<br>%{text}<extra></extra>`,
     });
   }

@@ -36,6 +36,7 @@ function drawTables() {
 
 function fitText(cell) {
   if (!cell) return "-";
+  if (cell.inapplicable) return "not applicable";
   const parts = [cell.fits === null ? "-" : `${number(100 * cell.fits, 0)} %`];
   if (cell.unsure) parts.push(`${number(100 * cell.unsure, 0)} % uncertain`);
   if (cell.infeasible) parts.push(`${cell.infeasible} infeasible`);

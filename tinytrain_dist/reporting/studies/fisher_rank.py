@@ -21,6 +21,7 @@ from tinytrain_dist.graphs.architectures import layer_graph
 from tinytrain_dist.graphs.layer_alone import QUARTERS, LayerAlone, layer_alone
 from tinytrain_dist.graphs.layer_graph import LayerGraph
 from tinytrain_dist.reporting.runs import RunResults
+from tinytrain_dist.reporting.stored_parts import finite
 from tinytrain_dist.reporting.studies.report import StudyReport, StudyTable
 from tinytrain_dist.reporting.studies.samples import PerTask, difference, domain_table, facts, measured
 
@@ -124,8 +125,8 @@ def _tasks(run: RunResults) -> dict[str, _Task]:
     return {task: _Task(domain, deltas.get(task, {}), tuple(found)) for (task, domain), found in gains.items()}
 
 
-def _deltas(run: RunResults) -> dict[str, dict[int, Sequence[float]]]:
-    """Return task -> layer -> Delta of its channels, as the run stored them."""
+def _deltas(run: RunResults) -> dict[str, Mapping[int, Sequence[float]]]:
+    """Return task -> layer -> Delta of its channels, as the run stored them, where they are finite."""
     files = [str(path) for path in run.folder.files("fisher")]
     if not files:
         raise StorageError(f"{run.location}/fisher: no Fisher information is stored; add a quarter or tinytrain to it")
@@ -133,7 +134,7 @@ def _deltas(run: RunResults) -> dict[str, dict[int, Sequence[float]]]:
     found: dict[str, dict[int, Sequence[float]]] = defaultdict(dict)
     for stored in run.select(_DELTAS, [files, row["checkpoint"]]):
         found[stored["task_id"]][stored["layer"]] = stored["delta"]
-    return found
+    return finite(found)
 
 
 def _group_delta(graph: LayerGraph, task: _Task, what: LayerAlone) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tinytrain_dist.reporting import formatting
-from tinytrain_dist.reporting.comparison import comparison_table
+from tinytrain_dist.reporting import cells, formatting
+from tinytrain_dist.reporting.comparison import ComparisonRow, comparison_table
 from tinytrain_dist.reporting.runs import RunResults
 from tinytrain_dist.reporting.studies.report import StudyReport, StudyTable
 from tinytrain_dist.reporting.studies.samples import Samples, difference, domain_table, facts, failures, samples_of
@@ -51,11 +51,15 @@ def versus(name: str, samples: Samples) -> list[StudyTable]:
     return tables
 
 
+def _fit(row: ComparisonRow) -> str:
+    return cells.INAPPLICABLE if row.is_inapplicable else formatting.percent(row.fits_share, digits=0)
+
+
 def _fits(name: str, run: RunResults) -> StudyTable:
     """Return both means: over all tasks, and where the plan fits the device (costs by ``tinytrain compare``)."""
     rows = [
         (
-            row.device, row.method, formatting.percent(row.fits_share, digits=0), row.num_infeasible,
+            row.device, row.method, _fit(row), row.num_infeasible,
             formatting.percent_interval(row.accuracy_mean, row.accuracy_high),
             formatting.percent_interval(row.accuracy_where_fits_mean, row.accuracy_where_fits_high),
             row.num_tasks_where_fits,

@@ -7,8 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tinytrain_dist.reporting.cells import INAPPLICABLE
 from tinytrain_dist.reporting.comparison import method_rank
 from tinytrain_dist.reporting.intervals import t_interval
+from tinytrain_dist.reporting.notices import inapplicable_notices
 from tinytrain_dist.reporting.runs import RunResults
 from tinytrain_dist.reporting.studies.report import Cell, Measured, StudyTable, Unit
 
@@ -26,12 +28,16 @@ class Line:
     ----------
     accuracy
         Task -> per cent of the query images, mean over the devices of the line; finished tasks only.
+    num_inapplicable, inapplicable
+        Rows of a method that has nothing to update on this network, and why: they are no accuracy of it.
     """
 
     label: str
     method: str
     accuracy: PerTask
     num_failed: int
+    num_inapplicable: int
+    inapplicable: str | None
 
 
 @dataclass(frozen=True)
@@ -63,28 +69,41 @@ def device_dependent(runs: Iterable[RunResults]) -> frozenset[str]:
 def samples_of(run: RunResults, *, by_device: Collection[str] | None = None) -> Samples:
     """Return the accuracies per line of a run; methods in ``by_device`` have one per device (none given: as found)."""
     apart = device_dependent([run]) if by_device is None else by_device
-    sql = "SELECT task_id, domain, method, device, ok, accuracy_after FROM rows ORDER BY task_id, method, device"
+    sql = (
+        "SELECT task_id, domain, method, device, ok, inapplicable, accuracy_after FROM rows"
+        " ORDER BY task_id, method, device"
+    )
     values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     failed: dict[tuple[str, str], int] = defaultdict(int)
+    inapplicable: dict[tuple[str, str], list[str]] = defaultdict(list)
     domains: dict[str, str] = {}
     for row in run.select(sql):
         domains[row["task_id"]] = row["domain"]
         key = row["method"], str(row["device"]) if row["method"] in apart else ""
         if row["ok"]:
             values[key][row["task_id"]].append(100 * row["accuracy_after"])
+        elif row["inapplicable"] is not None:
+            inapplicable[key].append(row["inapplicable"])
         else:
             failed[key] += 1
-    order = sorted({*values, *failed}, key=lambda key: (method_rank(key[0]), key[1]))
+    order = sorted({*values, *failed, *inapplicable}, key=lambda key: (method_rank(key[0]), key[1]))
     lines = (
         Line(
-            label=f"{method}, {device}" if device else method,
+            label=_label(method, device, applies=not inapplicable[method, device] or bool(values[method, device])),
             method=method,
             accuracy={task: statistics.fmean(found) for task, found in values[method, device].items()},
             num_failed=failed[method, device],
+            num_inapplicable=len(inapplicable[method, device]),
+            inapplicable=min(inapplicable[method, device], default=None),
         )
         for method, device in order
     )
     return Samples(tuple(lines), domains)
+
+
+def _label(method: str, device: str, *, applies: bool) -> str:
+    where = f"{method}, {device}" if device else method
+    return where if applies else f"{where} ({INAPPLICABLE})"
 
 
 def difference(one: PerTask, other: PerTask) -> dict[str, float]:
@@ -142,6 +161,8 @@ def facts(run: RunResults) -> str:
 
 
 def failures(name: str, samples: Samples) -> list[str]:
-    """Return a note where rows failed: they are counted, never averaged in."""
+    """Return notes on rows without a result, failed or not applicable: they are counted, never averaged in."""
     failed = [f"{line.label}: {line.num_failed}" for line in samples.lines if line.num_failed]
-    return [f"{name}: rows that failed and are in no mean: {', '.join(failed)}"] if failed else []
+    told = inapplicable_notices((line.method, line.inapplicable, line.num_inapplicable) for line in samples.lines)
+    notes = [f"{name}: rows that failed and are in no mean: {', '.join(failed)}"] if failed else []
+    return notes + [f"{name}: {text.removeprefix('NOTE: ')}" for text in told]
