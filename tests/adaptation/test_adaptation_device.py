@@ -338,11 +338,21 @@ def test_a_gpu_gives_what_the_cpu_gives(name: str, dtype: torch.dtype) -> None:
 @needs_gpu
 @pytest.mark.parametrize("name", PLANS)
 def test_tasks_together_on_a_gpu_are_what_each_is_alone(name: str) -> None:
-    tasks = [task_of(torch.float64, replace(FAST, device="cuda")) for _ in range(3)]
-    wanted = fine_tune(tasks[0], PLANS[name])
-    for found in fine_tune_together(tasks, [PLANS[name]] * 3, objective=EpisodeObjective()):
-        np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-9, atol=1e-9)
-        assert found.accuracy_after == wanted.accuracy_after
+    network = FoldedNetwork(tiny_backbone().to(GPU))
+    shots = ((3, 2, 2), (2, 3, 2), (2, 2, 3))
+    tasks = [
+        TargetTask(
+            f"tiny/{i}", episode=tiny_episode(i, shots=shots[i]), network=network,
+            settings=replace(FAST, device="cuda"), scale=10.0,
+        )
+        for i in range(3)
+    ]  # fmt: skip
+    wanted = [fine_tune(task, PLANS[name]) for task in tasks]
+    assert len({outcome.losses for outcome in wanted}) == 3
+    together = fine_tune_together(tasks, [PLANS[name]] * 3, objective=EpisodeObjective())
+    for found, alone in zip(together, wanted, strict=True):
+        np.testing.assert_allclose(found.losses, alone.losses, rtol=1e-9, atol=1e-9)
+        assert found.accuracy_after == alone.accuracy_after
 
 
 @needs_gpu

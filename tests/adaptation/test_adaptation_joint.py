@@ -35,10 +35,12 @@ PLANS = {
 
 
 def tasks_of(count: int, settings: FineTuneSettings = SETTINGS, dtype: torch.dtype = torch.float64) -> list[TargetTask]:
-    network = FoldedNetwork(tiny_backbone(dtype=dtype))
+    """Return tasks with other images, and as many of them, but other shots: their labels differ."""
+    network, shots = FoldedNetwork(tiny_backbone(dtype=dtype)), ((3, 2, 2), (2, 3, 2), (2, 2, 3), (1, 5, 1))
+    episodes = [tiny_episode(i, shots=shots[i % len(shots)]) for i in range(count)]
     return [
-        TargetTask(f"tiny/{i}", episode=tiny_episode(i), network=network, settings=settings, scale=10.0)
-        for i in range(count)
+        TargetTask(f"tiny/{i}", episode=episode, network=network, settings=settings, scale=10.0)
+        for i, episode in enumerate(episodes)
     ]
 
 
@@ -122,5 +124,12 @@ def test_what_has_to_be_equal() -> None:
         "tiny/0", episode=tiny_episode(0, shots=(3, 3, 2)), network=task.network, settings=SETTINGS, scale=10.0
     )  # fmt: skip
     assert kind_of(task, plan) != kind_of(other, plan)
+    for change in (
+        {"episode": tiny_episode(0, queries=4)},
+        {"scale": 5.0},
+        {"settings": replace(SETTINGS, iterations=4)},
+    ):
+        given = {"episode": tiny_episode(0), "network": task.network, "settings": SETTINGS, "scale": 10.0} | change
+        assert kind_of(task, plan) != kind_of(TargetTask("tiny/0", **given), plan)
     with pytest.raises(AssertionError, match="another kind"):
         fine_tune_together([task, task], [plan, fewer], objective=EpisodeObjective())

@@ -145,15 +145,18 @@ def test_a_chunk_spans_no_more_than_a_few_blocks_however_scattered_its_tasks() -
     assert chunks == [[0, 50, MAX_SPAN - 1], [MAX_SPAN], [10 * MAX_SPAN]]
 
 
-def test_a_chunk_is_never_meant_to_hold_less_than_is_computed_together() -> None:
+@pytest.mark.parametrize(("num_workers", "sizes"), [(1, [8, 8, 4]), (4, [5, 4, 3, 2, 2, 1, 1, 1, 1]), (20, [1] * 20)])
+def test_a_chunk_holds_what_is_computed_together_while_every_worker_has_some(
+    num_workers: int, sizes: list[int]
+) -> None:
     group = ("signs", CELLS)
     waiting = Backlog(
         iter([Piece(group, ((0, 20),))]), {group: 20}, rates=Rates(lambda group: 100.0), chunk_seconds=1.0, together=8
     )  # fmt: skip
-    sizes = []
-    while (taken := waiting.take(4)) is not None:
-        sizes.append(taken.num_tasks)
-    assert sizes == [8, 8, 4]
+    found = []
+    while (taken := waiting.take(num_workers)) is not None:
+        found.append(taken.num_tasks)
+    assert found == sizes
 
 
 @pytest.mark.parametrize(("num_workers", "window"), [(1, 2.0), (3, 2.0), (4, 2.5)])

@@ -193,7 +193,9 @@ def test_scores_of_a_search_without_held_out_tasks_are_continued(
     assert sorted(computed) == sorted(held_out)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2_no_mix--searched", "proxylessnas_no_mix--searched"])
+@pytest.mark.parametrize(
+    "name", [f"{net}{mix}--searched" for net in ("mobilenet_v2", "proxylessnas") for mix in ("", "_no_mix")]
+)
 def test_a_scheme_that_a_search_found_is_no_start_of_one(name: str) -> None:
     """Its own command would else ask for other schemes than it did when it was found."""
     file = find_scheme(name)

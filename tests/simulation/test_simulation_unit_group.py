@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_simulation import LastLayerLike, add_method, chunks_of, rows_of, run, tiny_settings
 
 from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, Objective
@@ -85,6 +87,21 @@ def test_the_failure_of_one_is_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     }
     assert failed == {("1", "fails_on_one", "error")}
     assert sizes == [4, 4], "the second ended in the failure; then its tasks ran one by one"
+
+
+def test_what_does_not_fit_together_is_tuned_alone_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    def too_much(self: JointTuning) -> None:
+        raise torch.OutOfMemoryError("no room for four tasks")
+
+    monkeypatch.setattr(JointTuning, "run", too_much)
+    settings = tiny_settings(domains=("signs",), num_tasks=4, methods=("last_layer",), finetune=FAST)
+    folder = run(settings, tmp_path).folder
+    assert {row["status"] for row in rows_of(folder)} == {"ok"}
+    said = [entry for line in (folder / "log.jsonl").read_text().splitlines() if (entry := json.loads(line)).get("why")]
+    assert [entry["event"] for entry in said] == ["tuned_alone"]
+    assert "tasks of last_layer: OutOfMemoryError: no room for four tasks" in said[0]["why"]
 
 
 def test_a_task_that_is_tried_again_is_alone(tmp_path: Path, sizes: list[int]) -> None:

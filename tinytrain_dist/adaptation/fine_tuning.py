@@ -17,6 +17,7 @@ from torch import Tensor
 from tinytrain_dist.adaptation.micro_batches import TAPE_BYTES, pass_in_parts
 from tinytrain_dist.adaptation.plan_weights import PlanWeights
 from tinytrain_dist.adaptation.prefix_cache import concatenate, split
+from tinytrain_dist.adaptation.prototype_head import PrototypeHead
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.adaptation.sparse_pass import SparsePass
 from tinytrain_dist.adaptation.step_watch import StepWatch
@@ -68,8 +69,8 @@ class Objective(Protocol):
     def states(self, task: TargetTask, *, cut: int, iteration: int) -> list[LayerState]:
         """Return what layer ``cut`` receives for each set of images."""
 
-    def loss(self, task: TargetTask, features: Sequence[Tensor]) -> Tensor:
-        """Return the loss of the sets' features, ``[N_i, F]`` each."""
+    def loss(self, head: PrototypeHead, features: Sequence[Tensor]) -> Tensor:
+        """Return the loss of the sets' features, ``[N_i, F]`` each; no value may be looked at on the way."""
 
 
 class EpisodeObjective:
@@ -79,9 +80,9 @@ class EpisodeObjective:
         """Return support and pseudo-query."""
         return [task.support_state(cut), task.pseudo_state(iteration, cut)]
 
-    def loss(self, task: TargetTask, features: Sequence[Tensor]) -> Tensor:
+    def loss(self, head: PrototypeHead, features: Sequence[Tensor]) -> Tensor:
         """Return the cross-entropy; gradients flow through the prototypes as well."""
-        return task.loss(features[0], features[1])
+        return head.loss(features[0], features[1])
 
 
 def fine_tune(task: TargetTask, plan: UpdatePlan, *, objective: Objective | None = None) -> Adaptation:
@@ -187,7 +188,7 @@ class Tuning:
         """Return the loss and its gradient with respect to the features."""
         leaf = features.detach().requires_grad_()
         with torch.enable_grad():
-            loss = self.objective.loss(self.task, torch.split(leaf, [len(s.x) for s in sets]))
+            loss = self.objective.loss(self.task.head, torch.split(leaf, [len(s.x) for s in sets]))
             (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.detach(), gradient
 

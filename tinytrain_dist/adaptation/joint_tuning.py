@@ -9,7 +9,7 @@ selected channels differ from task to task. What a task computes does not depend
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,10 +27,11 @@ JOINT_TAPE_BYTES = 2 * 2**30
 
 
 def kind_of(task: TargetTask, plan: UpdatePlan) -> Hashable:
-    """Return what has to be equal for two tunings to make their steps together: all but which channels are updated."""
+    """Return what has to be equal for two tunings to make their steps together: all but images, labels and channels."""
     updates = tuple((u.layer, u.side, None if u.channels is None else len(u.channels)) for u in plan.updates)
     images = (task.way, len(task.support_labels), len(task.query_labels))
-    return plan.backbone, updates, plan.bias_layers, plan.scale_layers, plan.adapters, images
+    rest = (id(task.network), task.settings, task.scale)
+    return updates, plan.bias_layers, plan.scale_layers, plan.adapters, images, rest
 
 
 def fine_tune_together(
@@ -105,14 +106,13 @@ class JointTuning:
         first = self._tunings[0]
 
         def step(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
-            task = copy(first.task)
-            task.support_labels = given["labels"]
+            head = replace(first.task.head, support_labels=given["labels"])
             weights = first.weights.like(given["values"], chosen=given["chosen"], statistics=given["statistics"])
-            run = SparsePass(task.network, weights=weights, start=first.cut, stop=first.stop)
+            run = SparsePass(first.task.network, weights=weights, start=first.cut, stop=first.stop)
             run.refresh()
             features, tape = run.forward(LayerState(given["x"], given.get("residual")))
             gradient, loss = torch.func.grad_and_value(
-                lambda of_images: first.objective.loss(task, torch.split(of_images, sizes))
+                lambda of_images: first.objective.loss(head, torch.split(of_images, sizes))
             )(features)
             return loss, run.backward(tape, gradient)
 

@@ -91,18 +91,27 @@ def fill(sets: Sequence[ImageSet], cut: int) -> None:
     for one in sets:
         if cut > 0 and not one.cache.knows(one.name, cut):
             waiting.setdefault(one.cache.nearest(one.name, cut) or 0, []).append(one)
+    full: set[int] = set()
     for start, members in waiting.items():
-        for group, states in _in_passes(members, start):
+        for group, states in _in_passes(members, start, full):
             found = group[0].cache.network.run(concatenate(states), start=start, stop=cut)
             for one, state in zip(group, split(found, [len(state.x) for state in states]), strict=True):
-                one.cache.keep(one.name, cut, state)
+                if not one.cache.keep(one.name, cut, state):
+                    full.add(id(one.cache))
 
 
-def _in_passes(sets: Sequence[ImageSet], start: int) -> Iterator[tuple[list[ImageSet], list[LayerState]]]:
-    """Yield sets and their states at ``start``, so many images as go through at once; a larger set is alone."""
+def _in_passes(
+    sets: Sequence[ImageSet], start: int, full: set[int]
+) -> Iterator[tuple[list[ImageSet], list[LayerState]]]:
+    """Yield sets and their states at ``start``, so many images as go through at once; a larger set is alone.
+
+    Sets of a cache that is ``full`` are left out: their states would be made in vain.
+    """
     group: list[ImageSet] = []
     states: list[LayerState] = []
     for one in sets:
+        if id(one.cache) in full:
+            continue
         state = one.cache.state(one.name, start, images=one.images)
         if group and sum(len(earlier.x) for earlier in states) + len(state.x) > IMAGES_PER_PASS:
             yield group, states

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from tinytrain_dist.adaptation.numerics import check_machine, type_of_maps
 from tinytrain_dist.adaptation.prefix_cache import ImageSet, PrefixCache
+from tinytrain_dist.adaptation.prototype_head import PrototypeHead
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.backbones.folded import FoldedNetwork, pool
-from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means, cosine_logits, euclidean_logits
+from tinytrain_dist.backbones.head import EUCLIDEAN_SCALE, accuracy, class_means
 from tinytrain_dist.backbones.network import LayerState
 from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.data.transforms import augment, to_float, to_unit
@@ -127,19 +128,20 @@ class TargetTask:
         """Return what layer ``cut`` receives for the query images."""
         return self._prefix.state("query", cut, images=lambda: self.query_input)
 
-    def loss(self, support_features: Tensor, pseudo_features: Tensor) -> Tensor:
-        """Return the fine-tuning loss: cross-entropy of the pseudo-query against the support prototypes.
+    @property
+    def head(self) -> PrototypeHead:
+        """The head, which is all that a loss may know of the task."""
+        return PrototypeHead(
+            support_labels=self.support_labels, way=self.way, scale=self.scale, distance=self.settings.distance
+        )
 
-        The gradient flows through the prototypes as well (PMF, Hu et al., CVPR 2022).
-        """
-        prototypes = class_means(support_features, self.support_labels, self.way)
-        return torch.nn.functional.cross_entropy(self.logits(pseudo_features, prototypes), self.support_labels)
+    def loss(self, support_features: Tensor, pseudo_features: Tensor) -> Tensor:
+        """Return the fine-tuning loss (``PrototypeHead.loss``)."""
+        return self.head.loss(support_features, pseudo_features)
 
     def logits(self, features: Tensor, prototypes: Tensor) -> Tensor:
         """Return the head's logits, ``[N, F]`` and ``[way, F]`` -> ``[N, way]``."""
-        if self.settings.distance == "euclidean":
-            return euclidean_logits(features, prototypes, self.scale)
-        return cosine_logits(features, prototypes, self.scale)
+        return self.head.logits(features, prototypes)
 
     def query_accuracy(self, support_features: Tensor, query_features: Tensor) -> float:
         """Return the share of query images nearest to their own class's prototype."""

@@ -7,6 +7,7 @@ shrink towards single units and all workers end together (guided self-scheduling
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ class Backlog:
     outline
         Number of missing tasks of each group, in all.
     together
-        Tasks that a worker computes in the time of few: a chunk is never meant to hold less.
+        Tasks that a worker computes in the time of few: while there are as many for every worker, no chunk is meant to
+        hold less.
     """
 
     def __init__(
@@ -93,7 +95,8 @@ class Backlog:
         seconds = min(self._chunk_seconds, self.seconds_left() / (SHARE_OF_REST * max(1, num_workers)))
         seconds = max(seconds, min(SHORTEST_S, self._chunk_seconds))
         num_cells = sum(len(devices) for _, devices in group[1])
-        wanted = max(self._together, round(seconds / self.rates.unit_seconds(group)))
+        together = min(self._together, math.ceil(self._left[group] / max(1, num_workers)))
+        wanted = max(together, round(seconds / self.rates.unit_seconds(group)))
         return max(1, min(wanted, MAX_ROWS // num_cells))
 
     def _refill(self) -> None:

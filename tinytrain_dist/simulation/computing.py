@@ -50,6 +50,7 @@ class Computation:
         log: RunLog | None = None,
     ) -> None:
         self._plan, self._store, self._status, self.computed_on = plan, store, status, computed_on
+        self._is_alone_noted = False
         self._suspects, self._run_log = suspects, log or RunLog()
         self._committed = time.monotonic()
 
@@ -79,8 +80,9 @@ class Computation:
         weights, setup = workers.share(self._plan.weights), workers.share(self._plan.setup)
 
         def submit(chunk: Chunk, *, deadline_s: float) -> int:
+            together = self._plan.settings.finetune.num_together if chunk.attempt == 1 else 1
             chunk = replace(chunk, stored=self._store.sources(chunk))
-            return workers.submit(function, weights, setup, chunk, deadline_s=deadline_s)
+            return workers.submit(function, weights, setup, chunk, deadline_s=deadline_s * together)
 
         backlog = Backlog(
             grid.pieces(self._store.coverage), missing, rates=Rates(self._plan.unit_seconds),
@@ -120,6 +122,7 @@ class Computation:
             self._run_log.say("quarantined", status=status, message=message, **named(finished.chunk))
         _check_record(record, finished.chunk)
         self._note_machine(finished.computed_on)
+        self._note_alone(finished.tuned_alone)
         if self._store.add(record):
             tasks, rows, failed = record.num_tasks, record.rows, record.failed_tasks
             self._status.add(tasks=tasks, rows=rows, failed=failed, seconds=finished.seconds)
@@ -132,6 +135,13 @@ class Computation:
                 _log.warning("%s: rows of (%s) meet rows of (%s): last digits may differ", where, found, others)
             self.computed_on.add(found)
             self._run_log.say("machine", computed_on=found)
+
+    def _note_alone(self, why: str) -> None:
+        """Say once why tasks are not tuned together: their results are right, and slow."""
+        if why and not self._is_alone_noted:
+            self._is_alone_noted = True
+            _log.warning("tasks are tuned one by one: %s", why)
+            self._run_log.say("tuned_alone", why=why)
 
     def _check_budget(self) -> None:
         status, limit = self._status, self._plan.settings.dispatch.max_failed_share

@@ -35,11 +35,18 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkReport:
-    """What a worker sends back: the shard's record, the seconds its tasks took, and what computed them."""
+    """What a worker sends back: the shard's record, the seconds its tasks took, and what computed them.
+
+    Attributes
+    ----------
+    tuned_alone
+        Why tasks that should have been tuned together were not; empty: they were.
+    """
 
     record: ShardRecord
     seconds: float
     computed_on: str = ""
+    tuned_alone: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Finished:
     failure: Failure | None
     computed_on: str = ""
     seconds: float = 0.0
+    tuned_alone: str = ""
 
 
 class Submit(Protocol):
@@ -176,7 +184,8 @@ class Dispatcher:
             self._troubles = 0
             seconds, group = outcome.value.seconds, (chunk.domain, chunk.cells)
             self._backlog.rates.observe(group, seconds=seconds, num_tasks=chunk.num_tasks)
-            yield Finished(chunk, outcome.value.record, None, outcome.value.computed_on, seconds)
+            report = outcome.value
+            yield Finished(chunk, report.record, None, report.computed_on, seconds, report.tuned_alone)
         elif not flight.tickets:
             yield from self._blame(chunk, outcome.failure, outcome.progress)
 

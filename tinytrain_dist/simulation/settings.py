@@ -30,7 +30,7 @@ class DispatchSettings:
     max_attempts
         Attempts at one task whose worker dies before it becomes a row ``crashed``.
     deadline_s
-        Seconds one task may take.
+        Seconds one task may take; tasks that a GPU tunes together may take so many times as long.
     max_failed_share
         Share of finished tasks that may fail before the run stops early.
     window_per_worker

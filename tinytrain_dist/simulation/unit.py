@@ -67,17 +67,20 @@ class UnitResult:
         Plan hash -> plan.
     curves
         (variant, method, plan hash) -> the outcome with its learning curve.
+    tuned_alone
+        Why the unit's tunings were not made together with those of others, where they should have been.
     """
 
     rows: list[Row] = field(default_factory=list)
     plans: dict[str, UpdatePlan] = field(default_factory=dict)
     curves: dict[tuple[str, str, str], Adaptation] = field(default_factory=dict)
     fisher: FisherInformation | None = None
+    tuned_alone: str = ""
 
 
 @dataclass
 class StoredTask:
-    """What earlier commands of the same run found out about a task: equal to the bit to finding it out again.
+    """What earlier commands of the same run found out about a task: on the CPU the bits of finding it out again.
 
     Attributes
     ----------
@@ -103,6 +106,7 @@ class Unit:
     ) -> None:
         self.spec, self.network, self.setup, self.attempt = spec, network, setup, attempt
         self._stored = stored or StoredTask()
+        self.tuned_alone = ""
         self._outcomes: dict[tuple[str, str], tuple[Adaptation | StoredOutcome | Exception, float]] = {}
 
     @cached_property
@@ -149,7 +153,7 @@ class Unit:
 
     def result(self, cells: Cells, decided: Sequence[Decided]) -> UnitResult:
         """Return the rows, once every wanted plan has its outcome."""
-        result = UnitResult()
+        result = UnitResult(tuned_alone=self.tuned_alone)
         for (name, devices), decisions in zip(cells, decided, strict=True):
             self._add_rows(result, METHODS[name], devices, decisions)
         if self._stored.fisher is None:

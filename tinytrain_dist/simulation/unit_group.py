@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Sequence
 
+import torch
+
 from tinytrain_dist.adaptation.joint_tuning import kind_of
 from tinytrain_dist.execution.executor import describe
-from tinytrain_dist.foundation.logs import logger
 from tinytrain_dist.simulation.request import Cells
 from tinytrain_dist.simulation.unit import Unit, UnitResult, Wanted, check_machine
 
-_log = logger(__name__)
 Member = tuple[Unit, Wanted]
 
 
@@ -39,7 +39,7 @@ def run_together(units: Sequence[Unit], cells: Cells, *, together: int) -> list[
 def _kind(unit: Unit, wanted: Wanted) -> tuple[int, str, Hashable]:
     """Return what tunings that are made together have in common."""
     try:
-        kind = kind_of(unit.task, wanted.plan)
+        kind: Hashable = kind_of(unit.task, wanted.plan) if wanted.method.can_join else unit.spec.task_id
     except Exception as error:  # a task that cannot be loaded is tuned alone: there its failure becomes rows
         check_machine(error)
         kind = unit.spec.task_id
@@ -53,8 +53,10 @@ def _tune(members: Sequence[Member]) -> None:
         try:
             outcomes = method.adapt_together([unit.task for unit, _ in members], [wanted.plan for _, wanted in members])
         except Exception as error:
-            check_machine(error)
-            _log.warning("%d tasks of %s are tuned one by one: %s", len(members), method.name, describe(error))
+            if not isinstance(error, torch.OutOfMemoryError):  # of the group: a task alone may fit
+                check_machine(error)
+            for unit, _ in members:
+                unit.tuned_alone = f"{len(members)} tasks of {method.name}: {describe(error)}"
         else:
             host_ms = 1e3 * (time.perf_counter() - start) / len(members)
             for (unit, wanted), outcome in zip(members, outcomes, strict=True):

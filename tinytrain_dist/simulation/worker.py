@@ -72,7 +72,8 @@ def run_chunk(
         _check_domain(setup, chunk.domain)
         stored = read_stored(storage, chunk, setup=setup)
         results, seconds = yield from _computed(network_of(setup, flat), setup, chunk, stored)
-        return ChunkReport(write_shard(storage, chunk, results, setup=setup), seconds, _computed_on(setup))
+        alone = next((result.tuned_alone for result in results if result.tuned_alone), "")
+        return ChunkReport(write_shard(storage, chunk, results, setup=setup), seconds, _computed_on(setup), alone)
     except (StorageError, DataError, MachineError) as error:
         return error
 

@@ -87,6 +87,11 @@ class Method(ABC):
     def decide(self, question: PlanQuestion) -> Decision:
         """Return which weights are updated on one device."""
 
+    @property
+    def can_join(self) -> bool:
+        """Whether its outcome is the fine-tuning of a plan and nothing else, which several tasks can share steps of."""
+        return type(self).adapt is Method.adapt
+
     def objective(self) -> Objective:
         """Return what the steps of its tunings minimise."""
         return EpisodeObjective()
@@ -96,9 +101,8 @@ class Method(ABC):
         return fine_tune(task, plan, objective=self.objective())
 
     def adapt_together(self, tasks: Sequence[TargetTask], plans: Sequence[UpdatePlan]) -> list[Adaptation]:
-        """Return the outcomes of several tasks, those with plans of one kind tuned step by step together."""
-        if type(self).adapt is not Method.adapt:
-            return [self.adapt(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+        """Return the outcomes of tasks with plans of one kind that make their steps together (``can_join``)."""
+        assert self.can_join, f"{self.name} does more than fine-tune"
         return fine_tune_together(tasks, plans, objective=self.objective())
 
     def variant_settings(self, finetune: FineTuneSettings, selection: SelectionSettings) -> dict[str, object]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tinytrain_dist.adaptation.fine_tuning import EpisodeObjective, Objective
 from tinytrain_dist.adaptation.methods.method import METHODS, Method, PlanQuestion
+from tinytrain_dist.adaptation.prototype_head import PrototypeHead
 from tinytrain_dist.adaptation.selection import Decision
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.head import class_means
@@ -23,13 +24,13 @@ class TransductiveObjective(EpisodeObjective):
         """Return support, pseudo-query and query."""
         return [*super().states(task, cut=cut, iteration=iteration), task.query_state(cut)]
 
-    def loss(self, task: TargetTask, features: Sequence[Tensor]) -> Tensor:
+    def loss(self, head: PrototypeHead, features: Sequence[Tensor]) -> Tensor:
         """Return cross-entropy + entropy, both in nats."""
         support, pseudo, query = features
-        prototypes = class_means(support, task.support_labels, task.way)
-        logarithms = torch.log_softmax(task.logits(query, prototypes), dim=1)
+        prototypes = class_means(support, head.support_labels, head.way)
+        logarithms = torch.log_softmax(head.logits(query, prototypes), dim=1)
         entropy = -(logarithms.exp() * logarithms).sum(dim=1).mean()
-        return task.loss(support, pseudo) + entropy
+        return head.loss(support, pseudo) + entropy
 
 
 class Transductive(Method):
