@@ -61,8 +61,14 @@ def assert_same(found: Adaptation, wanted: Adaptation, *, digits: float = 1e-10)
     assert replace(found, losses=()) == replace(wanted, losses=())
 
 
-@pytest.mark.parametrize("objective", [EpisodeObjective(), TransductiveObjective()], ids=["episode", "transductive"])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(
+    ("optimizer", "objective"),
+    [
+        pytest.param("adam", EpisodeObjective(), id="adam"),
+        pytest.param("sgd", EpisodeObjective(), id="sgd", marks=pytest.mark.slow),
+        pytest.param("adam", TransductiveObjective(), id="transductive", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", PLANS)
 def test_together_is_what_each_is_alone(name: str, optimizer: str, objective: Objective) -> None:
     settings = replace(SETTINGS, optimizer=optimizer)

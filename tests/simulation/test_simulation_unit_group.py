@@ -43,6 +43,7 @@ def by_cell(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, 
     return {(row["task_id"], row["method"], row["device"]): row for row in rows}
 
 
+@pytest.mark.slow
 def test_the_rows_are_those_of_units_on_their_own(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     settings = tiny_settings(
         domains=("signs",), num_tasks=6, finetune=FAST, dispatch=chunks_of(1000), devices=("jetson_nano",),
