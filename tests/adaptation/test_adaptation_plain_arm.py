@@ -47,6 +47,7 @@ PLANS = {
         ("halves of every kind", "fast"),
     ],
 )
+@pytest.mark.slow
 def test_forty_steps_of_adam_in_float64(name: str, mode: str) -> None:
     settings = FineTuneSettings(iterations=40, mode=mode)  # type: ignore[arg-type]
     backbone = tiny_backbone()

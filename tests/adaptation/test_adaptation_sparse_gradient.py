@@ -180,6 +180,7 @@ def tuned(task: TargetTask, plan: UpdatePlan, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("name", PLANS)
+@pytest.mark.slow
 def test_tuning_equals_a_masked_dense_reference(name: str, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given_settings = FineTuneSettings(iterations=STEPS, learning_rate=5e-3, optimizer=optimizer)  # type: ignore[arg-type]
     backbone = tiny_backbone()

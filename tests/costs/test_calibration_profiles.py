@@ -119,6 +119,7 @@ def test_the_text_of_a_shipped_calibrated_profile_is_canonical(name: str) -> Non
         assert header_of(path) + profile_text(own_keys(path)) == path.read_text()
 
 
+@pytest.mark.slow
 def test_a_refit_changes_no_byte(tmp_path: Path) -> None:
     copy = tmp_path / "device_profiles"
     shutil.copytree(SHIPPED, copy)

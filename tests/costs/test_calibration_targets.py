@@ -38,6 +38,7 @@ def error(found: dict[Setting, CalibratedSetting], kind: str, **wanted: object) 
     return float(np.mean([abs(row.error) for row in mine]))
 
 
+@pytest.mark.slow
 def test_stm32h747_with_a_model_family_left_out(found: dict[Setting, CalibratedSetting]) -> None:
     assert error(found, "family", profile="stm32h747") <= 0.09
 

@@ -87,6 +87,7 @@ def test_every_method_on_every_device(workload: Workload) -> None:
     st.lists(st.integers(1, 200), min_size=1, max_size=2),
     st.lists(st.sampled_from(PROFILES), min_size=1, max_size=6, unique_by=lambda profile: profile.name),
 )
+@pytest.mark.slow
 def test_any_plan(
     cases: list[tuple[LayerGraph, UpdatePlan]], workload: Workload, supports: list[int], profiles: list[DeviceProfile]
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_finished_run_is_reused(undisturbed: TrainingResult, tiny: MetaTrainSe
 
 
 @pytest.mark.parametrize("stop_in_round", [0, 1, 2])
+@pytest.mark.slow
 def test_interrupted_and_resumed_gives_the_same_weights(
     undisturbed: TrainingResult, tiny: MetaTrainSettings, data_root: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, stop_in_round: int,

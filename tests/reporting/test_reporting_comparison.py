@@ -205,6 +205,7 @@ def in_order(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Compari
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), num_files=st.integers(1, 5))
+@pytest.mark.slow
 def test_the_table_depends_on_neither_row_order_nor_file_cuts(
     in_order: dict[str, list[ComparisonRow]], tmp_path_factory: pytest.TempPathFactory, seed: int, num_files: int
 ) -> None:

@@ -16,6 +16,7 @@ from tinytrain_dist.foundation.errors import ConfigError, ExitCode, StorageError
 
 
 @pytest.mark.parametrize("verb", ["compare", "plan"])
+@pytest.mark.slow
 def test_runs_that_are_not_as_they_should_be(make_run: MakeRun, tmp_path: Path, capsys: Capture, verb: str) -> None:
     one = make_run(rows_with_ram(devices=("stm32f746",)), name="one")
     assert main([verb, str(one)]) == ExitCode.DONE

@@ -81,6 +81,7 @@ def test_an_unfinished_run_shows_its_shards(make_run: MakeRun, s3_bucket: str) -
     assert reading.run.location == f"{s3_bucket}/run"
 
 
+@pytest.mark.slow
 def test_the_verbs_take_a_uri(make_run: MakeRun, s3_bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
     local = make_run()
     storage = upload(local, f"{s3_bucket}/run")

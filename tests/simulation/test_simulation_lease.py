@@ -158,6 +158,7 @@ def test_a_jump_of_the_wall_clock_changes_nothing(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"holder": 1, "lease_s": "x"}', '{"lease_s": 1e99, "pid": 3}'])
+@pytest.mark.slow
 def test_a_damaged_lock_object_is_taken_over_after_a_whole_lease(tmp_path: Path, text: str) -> None:
     storage = open_storage(tmp_path)
     storage.write(LOCK_NAME, text.encode())

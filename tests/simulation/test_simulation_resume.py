@@ -113,6 +113,7 @@ def test_any_chunk_size_gives_the_same_result(first: SimulationResult, tmp_path:
         ({"domains": ("signs", "flags", "clipart")}, {"tasks": 2, "rows": 2 * 2 * 3}),
     ],
 )
+@pytest.mark.slow
 def test_a_larger_grid_computes_only_what_is_new(
     first: SimulationResult, tmp_path: Path, larger: dict[str, Any], computed: dict[str, int]
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_larger_grid_computes_only_what_is_new(
         ({"episodes": EpisodeSettings(way=4, shot=2, query=3)}, "episodes.way: 3 there, 4 asked"),
     ],
 )
+@pytest.mark.slow
 def test_a_changed_identity_is_refused_by_key_and_starts_elsewhere(
     tmp_path: Path, changes: dict[str, Any], key: str
 ) -> None:

@@ -264,6 +264,7 @@ def test_an_object_store_holds_the_same_lines(s3_bucket: str) -> None:
     assert [storage.size(name) for name in (LOG, OLDER)] == [PART_BYTES - 9] * 2
 
 
+@pytest.mark.slow
 def test_an_object_store_that_is_gone_is_asked_rarely_and_loses_nothing_that_fits(
     s3_endpoint: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("method", ["replace_if", "create", "names", "remove"])
+@pytest.mark.slow
 def test_who_lost_the_run_while_standing_still_changes_nothing(place: str, method: str) -> None:
     setup, storage = machine_setup(place), open_storage(place)
 

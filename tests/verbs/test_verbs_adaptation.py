@@ -32,6 +32,7 @@ def simulated(
     return [row for row in rows if row["method"] == method]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_a_row_that_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     explode = ("finetune.optimizer=sgd", "finetune.learning_rate=9.9", "finetune.scale=1e30", "finetune.iterations=20")
     words = (*explode, "dispatch.max_failed_share=1", "methods=[none,full_train]")

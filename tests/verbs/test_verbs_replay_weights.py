@@ -35,6 +35,7 @@ def simulated(root: Path, *words: str) -> Path:
         ["backbone.weights=meta_train", "initialization=random"],
     ],
 )
+@pytest.mark.slow
 def test_a_word_is_no_file_name(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = simulated(tmp_path, *words)
     capsys.readouterr()
@@ -43,6 +44,7 @@ def test_a_word_is_no_file_name(words: list[str], tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("random", [True, False])
+@pytest.mark.slow
 def test_weights_of_another_hash_are_refused(random: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = simulated(tmp_path, SHIPPED, *(["backbone.weights=random"] if random else []))
     record = json.loads((run / "run.json").read_text())
