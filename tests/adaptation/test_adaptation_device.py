@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_episode, tiny_task
+from tiny_task import GRAPH, PLANS, plan_of, tiny_backbone, tiny_episode, tiny_task
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,7 +30,6 @@ from tinytrain_dist.backbones.folded import FoldedNetwork, pool
 from tinytrain_dist.backbones.head import class_means
 from tinytrain_dist.foundation.compiling import forget_compiler
 from tinytrain_dist.foundation.errors import ConfigError
-from tinytrain_dist.graphs.adapters import adapter_plan
 from tinytrain_dist.graphs.update_plan import LayerUpdate, full_plan
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -39,19 +38,6 @@ GPU = torch.device("cuda")
 END = len(GRAPH.layers)
 INSPECTED = GRAPH.last_blocks(2)
 FAST = FineTuneSettings(iterations=3, learning_rate=1e-4, mode="fast", pool_views=2, curve_every=1)
-PLANS = {
-    "halves of every kind": plan_of(
-        LayerUpdate(layer=3, channels=tuple(range(0, 24, 2))),
-        LayerUpdate(layer=4, channels=tuple(range(0, 24, 2))),
-        LayerUpdate(layer=7),
-        LayerUpdate(layer=8, channels=tuple(range(0, 36, 2)), side="input"),
-        bias=(5, 9),
-        scale=(6,),
-    ),
-    "residual open at the cut": plan_of(LayerUpdate(layer=8, channels=(3,)), bias=(7, 9)),
-    "everything": full_plan(GRAPH),
-    "lite residual modules": adapter_plan(GRAPH),
-}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_episode
+from tiny_task import GRAPH, PLANS, plan_of, tiny_backbone, tiny_episode
 
 from tinytrain_dist.adaptation import joint_tuning
 from tinytrain_dist.adaptation.fine_tuning import Adaptation, EpisodeObjective, Objective, fine_tune
@@ -14,24 +14,10 @@ from tinytrain_dist.adaptation.methods.transductive import TransductiveObjective
 from tinytrain_dist.adaptation.settings import FineTuneSettings
 from tinytrain_dist.adaptation.task import TargetTask
 from tinytrain_dist.backbones.folded import FoldedNetwork
-from tinytrain_dist.graphs.adapters import adapter_plan
 from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
 
 SETTINGS = FineTuneSettings(iterations=5, learning_rate=1e-2, mode="fast", pool_views=2, curve_every=2)
-PLANS = {
-    "halves of every kind": plan_of(
-        LayerUpdate(layer=3, channels=tuple(range(0, 24, 2))),
-        LayerUpdate(layer=4, channels=tuple(range(0, 24, 2))),
-        LayerUpdate(layer=7),
-        LayerUpdate(layer=8, channels=tuple(range(0, 36, 2)), side="input"),
-        bias=(5, 9),
-        scale=(6,),
-    ),
-    "residual open at the cut": plan_of(LayerUpdate(layer=8, channels=(3,)), bias=(7, 9)),
-    "biases alone": plan_of(bias=(4, 8)),
-    "everything": full_plan(GRAPH),
-    "lite residual modules": adapter_plan(GRAPH),
-}
+PLANS_TOGETHER = PLANS | {"biases alone": plan_of(bias=(4, 8))}
 
 
 def tasks_of(count: int, settings: FineTuneSettings = SETTINGS, dtype: torch.dtype = torch.float64) -> list[TargetTask]:
@@ -69,10 +55,10 @@ def assert_same(found: Adaptation, wanted: Adaptation, *, digits: float = 1e-10)
         pytest.param("adam", TransductiveObjective(), id="transductive", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", PLANS_TOGETHER)
 def test_together_is_what_each_is_alone(name: str, optimizer: str, objective: Objective) -> None:
     settings = replace(SETTINGS, optimizer=optimizer)
-    plans = [turned(PLANS[name], by) for by in range(3)]
+    plans = [turned(PLANS_TOGETHER[name], by) for by in range(3)]
     alone = [
         fine_tune(task, plan, objective=objective) for task, plan in zip(tasks_of(3, settings), plans, strict=True)
     ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from plain_gradient import sparse_gradient
-from tiny_task import GRAPH, plan_of, tiny_backbone, tiny_task
+from tiny_task import GRAPH, PLANS, plan_of, tiny_backbone, tiny_task
 from torch import Tensor
 
 from tinytrain_dist.adaptation import fine_tuning, numerics
@@ -22,18 +22,6 @@ from tinytrain_dist.graphs.update_plan import LayerUpdate, full_plan
 needs_bf16 = pytest.mark.skipif(not numerics.has_bf16(), reason="the CPU has no instructions for bf16")
 SETTINGS = FineTuneSettings(iterations=12, mode="fast", pool_views=4)
 END = len(GRAPH.layers)
-PLANS = {
-    "halves of every kind": plan_of(
-        LayerUpdate(layer=3, channels=tuple(range(0, 24, 2))),
-        LayerUpdate(layer=4, channels=tuple(range(0, 24, 2))),
-        LayerUpdate(layer=7),
-        LayerUpdate(layer=8, channels=tuple(range(0, 36, 2)), side="input"),
-        bias=(5, 9),
-    ),
-    "residual open at the cut": plan_of(LayerUpdate(layer=8, channels=(3,)), bias=(7, 9)),
-    "everything": full_plan(GRAPH),
-    "lite residual modules": adapter_plan(GRAPH),
-}
 
 
 def task_in(arithmetic: Numerics, settings: FineTuneSettings = SETTINGS) -> TargetTask:

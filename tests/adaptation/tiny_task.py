@@ -9,9 +9,10 @@ from tinytrain_dist.backbones.folded import FoldedNetwork
 from tinytrain_dist.backbones.network import Backbone, build_backbone
 from tinytrain_dist.data.episodes import Episode
 from tinytrain_dist.data.transforms import to_unit
+from tinytrain_dist.graphs.adapters import adapter_plan
 from tinytrain_dist.graphs.architectures import Architecture, Block
 from tinytrain_dist.graphs.layer_graph import LayerGraph
-from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan
+from tinytrain_dist.graphs.update_plan import LayerUpdate, UpdatePlan, full_plan
 
 SIZE = 32
 ARCHITECTURE = Architecture(
@@ -74,3 +75,19 @@ def tiny_task(
 
 def plan_of(*updates: LayerUpdate, bias: tuple[int, ...] = (), scale: tuple[int, ...] = ()) -> UpdatePlan:
     return UpdatePlan(backbone="tiny", updates=updates, bias_layers=bias, scale_layers=scale)
+
+
+PLANS = {
+    "halves of every kind": plan_of(
+        LayerUpdate(layer=3, channels=tuple(range(0, 24, 2))),
+        LayerUpdate(layer=4, channels=tuple(range(0, 24, 2))),
+        LayerUpdate(layer=7),
+        LayerUpdate(layer=8, channels=tuple(range(0, 36, 2)), side="input"),
+        bias=(5, 9),
+        scale=(6,),
+    ),
+    "residual open at the cut": plan_of(LayerUpdate(layer=8, channels=(3,)), bias=(7, 9)),
+    "everything": full_plan(GRAPH),
+    "lite residual modules": adapter_plan(GRAPH),
+}
+"""Plans of every kind, by what they are."""
