@@ -28,6 +28,7 @@ from tinytrain_dist.metatraining.run_folder import RunFolder
 from tinytrain_dist.metatraining.source_images import Ints, SourceImages
 from tinytrain_dist.metatraining.stage import StageName, TrainingResult
 from tinytrain_dist.metatraining.training_run import TrainingRun, reused_result
+from tinytrain_dist.metatraining.unfolded import unfolded
 from tinytrain_dist.metatraining.validation import Validation
 from tinytrain_dist.metatraining.view_pool import VIEW_VERSION, PoolFolder, ViewPool
 from tinytrain_dist.metatraining.view_worker import Teacher, ViewWorker
@@ -136,7 +137,13 @@ def pretrain(
         )  # fmt: skip
         imitated = "" if teacher is None else f"{teacher.source}, {teacher.hash}"
         stage = PretrainStage(
-            settings, domains, initial, pool=pool, objective=objective, labels=source.label_of, teacher=imitated
+            settings,
+            domains,
+            unfolded(initial, settings, domains),
+            pool=pool,
+            objective=objective,
+            labels=source.label_of,
+            teacher=imitated,
         )
         run = TrainingRun(
             stage, validation, folder, run_logger or SilentRunLogger(), command=command, listener=listener

@@ -22,6 +22,7 @@ from tinytrain_dist.metatraining.settings import MetaTrainSettings
 from tinytrain_dist.metatraining.slots import Slot, SlotGroup, grouped, round_slots
 from tinytrain_dist.metatraining.stage import StageName, TrainingResult
 from tinytrain_dist.metatraining.training_run import TrainingRun, reused_result
+from tinytrain_dist.metatraining.unfolded import unfolded
 from tinytrain_dist.metatraining.validation import Validation
 
 RESULT_VERSION = 2
@@ -92,7 +93,7 @@ def meta_train(
     with folder.held():
         if folder.finished:
             return reused_result(folder, backbone=settings.backbone)
-        stage = MetaTrainStage(settings, domains, initial)
+        stage = MetaTrainStage(settings, domains, unfolded(initial, settings, domains))
         run = TrainingRun(
             stage, validation, folder, run_logger or SilentRunLogger(), command=command, listener=listener
         )
